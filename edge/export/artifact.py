@@ -1,0 +1,72 @@
+"""Artifact: a converted model on disk, with an account of where every source tensor went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the coverage ledger.
+
+    `source` tensors became `target` tensors (several of each when they were packed or
+    split); `type` is the stored type in the format's own word; `n_elements` and `n_bytes`
+    are those of the targets, scales and zero points included. `transform` says what was
+    done: copy, permute, pack, tie, fold, drop (with the reason in `note`).
+    """
+
+    source: tuple[str, ...]
+    target: tuple[str, ...]
+    type: str
+    n_elements: int
+    n_bytes: int
+    transform: str = "copy"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a format made. `model_file` and `files` are names below `folder`."""
+
+    format: str
+    quantization: str
+    folder: Path
+    model_file: str
+    files: tuple[str, ...]
+    ledger: tuple[Entry, ...]
+    context_length: int
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    tools: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.model_file
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """A format's own name for a way to store weights.
+
+    `bits` is the gate class (32, 16, 8, 6, 5, 4, 3, 2); `bits_per_weight` is what the
+    quantized matrices should reach, scales included; `calibrated` says that calibration
+    text is used.
+    """
+
+    name: str
+    bits: int
+    bits_per_weight: float
+    calibrated: bool = False
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a conversion will take, said before it starts."""
+
+    ram_bytes: int
+    disk_bytes: int
+    time_s: float
