@@ -1,0 +1,55 @@
+# make demo    set up, then export, prove, ask, measure and report on a real model
+# make test    set up, then run every test (the one command of CI)
+# make check   format, lint, types, layers, fast tests, docs that are true: about a minute
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CACHE := $(or $(EDGE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/edge)
+LLAMA_CPP := llama_cpp_python-0.3.36.tar.gz
+READY := $(VENV)/.ready
+export ORT_DISABLE_TELEMETRY := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: setup demo test check fast fix docs clean
+
+setup: $(READY) $(CACHE)/sources/$(LLAMA_CPP)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch first and by its exact version: asked for by range, pip would choose a CUDA build.
+$(READY): $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet $(shell grep '^torch==' constraints.txt)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# The converter comes from the very sources that the runtime was built from.
+$(CACHE)/sources/$(LLAMA_CPP): | $(READY)
+	@mkdir -p $(@D)
+	$(BIN)/pip download --quiet --no-deps --no-binary llama-cpp-python -c constraints.txt -d $(@D) llama-cpp-python
+
+demo: setup
+	$(BIN)/edge export smollm2 --format gguf --quant 8bit -o out/demo --replace
+	$(BIN)/edge chat out/demo -p "What is the capital of France?" --temperature 0
+	$(BIN)/edge bench out/demo -o out/demo-run.json
+	$(BIN)/edge report out/demo-run.json -o report.html
+	@echo "open report.html in a browser; talk to it with: $(BIN)/edge chat out/demo"
+
+test: setup
+	$(MAKE) check
+	$(BIN)/pytest -q -m "runtime or rig"
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/pytest -q -m "not runtime and not rig"
+
+fix: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf out build dist report.html
