@@ -37,8 +37,7 @@ demo: setup
 	@echo "open report.html in a browser; talk to it with: $(BIN)/edge chat out/demo"
 
 test: setup
-	$(MAKE) check
-	$(BIN)/pytest -q -m "runtime or rig"
+	$(BIN)/pytest -q
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -163,7 +163,9 @@ def parse(data: Any, where: str) -> Bundle:
     unknown = sorted(set(data) - set(fields))
     if unknown:
         raise InputError(f"{where} has unknown keys: {', '.join(unknown)}")
-    required = {n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
+    required = {
+        n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
     missing = sorted(required - set(data))
     if missing:
         raise InputError(f"{where} lacks {', '.join(missing)}", hint="export it again")
@@ -194,7 +196,9 @@ def check(folder: Path, bundle: Bundle | None = None) -> Bundle:
             raise InputError(f"{path} is missing from the bundle", hint="export it again")
         size = path.stat().st_size
         if size != entry.size_bytes:
-            raise InputError(f"{path} is damaged: {size} bytes, the manifest says {entry.size_bytes}", hint="export it again")
+            raise InputError(
+                f"{path} is damaged: {size} bytes, the manifest says {entry.size_bytes}", hint="export it again"
+            )
         if sha256_of(path) != entry.sha256:
             raise InputError(f"{path} is damaged: its sha256 is not the manifest's", hint="export it again")
     return bundle
