@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,10 +13,13 @@ _LIMIT = 5000  # lines kept of one capture; a model has at most a few per tensor
 class Log:
     """The lines of one capture, with their ggml levels."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Callable[[str], None] | None = None) -> None:
         self.lines: list[tuple[int, str]] = []
+        self.watch = watch
 
     def add(self, level: int, text: str) -> None:
+        if self.watch is not None:
+            self.watch(text)
         if level == _CONTINUED and self.lines:
             last = self.lines[-1]
             self.lines[-1] = (last[0], last[1] + text)
@@ -41,10 +44,13 @@ _callback: Any = None
 
 
 @contextmanager
-def captured() -> Iterator[Log]:
-    """Collect what llama.cpp logs inside the block. Outside of any block it is dropped."""
+def captured(watch: Callable[[str], None] | None = None) -> Iterator[Log]:
+    """Collect what llama.cpp logs inside the block, showing it to `watch` as it comes.
+
+    Outside of any block it is dropped.
+    """
     install()
-    log = Log()
+    log = Log(watch)
     _captures.append(log)
     try:
         yield log

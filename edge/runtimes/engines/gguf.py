@@ -154,7 +154,7 @@ class GgufSession:
         if self._position + n > self.context_length:
             raise ContextFull(self._position, n, self.context_length)
 
-    def _check(self, tokens: Sequence[int]) -> Sequence[int]:
+    def _check(self, tokens: Sequence[int]) -> Any:
         """The tokens, once they are known to be ids of this vocabulary that still fit."""
         import numpy as np
 
@@ -162,8 +162,8 @@ class GgufSession:
         n = len(tokens)
         if not n:
             raise UsageError("there is nothing to feed: no tokens were given")
-        ids = tokens if n == 1 else np.asarray(tokens)
-        low, high = (ids[0], ids[0]) if n == 1 else (ids.min(), ids.max())  # type: ignore[union-attr]
+        ids: Any = tokens if n == 1 else np.asarray(tokens)
+        low, high = (ids[0], ids[0]) if n == 1 else (ids.min(), ids.max())
         if low < 0 or high >= self.vocab_size:
             bad = low if low < 0 else high
             raise UsageError(f"token id {bad} is outside the vocabulary of {self.vocab_size}")
@@ -201,11 +201,12 @@ class GgufSession:
             raise EdgeError("llama.cpp returned no logits", hint="is this a model that generates text?")
         address = ctypes.addressof(pointer.contents)
         if rows is not None:
-            flat = (ctypes.c_float * (rows * self.vocab_size)).from_address(address)
+            flat: Any = (ctypes.c_float * (rows * self.vocab_size)).from_address(address)
             return np.frombuffer(flat, np.float32).reshape(rows, self.vocab_size)
         view = self._views.get(address)
         if view is None:
-            view = np.frombuffer((ctypes.c_float * self.vocab_size).from_address(address), np.float32)
+            row: Any = (ctypes.c_float * self.vocab_size).from_address(address)
+            view = np.frombuffer(row, np.float32)
             self._views[address] = view
         return view
 

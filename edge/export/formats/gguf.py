@@ -1,0 +1,275 @@
+"""GGUF: llama.cpp's own converter and quantizer, both from the commit that the runtime was built from.
+
+edge export SOURCE --format gguf --quant q4_k_m
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge.errors import EdgeError, UsageError, require
+from edge.export.artifact import Artifact, Entry, Need, Quantization
+from edge.export.checkpoint import Checkpoint
+from edge.export.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edge.export.calibrate import Calibration
+
+EXTRA = "gguf"
+MODEL_FILE = "model.gguf"
+
+
+def _table(*rows: tuple[str, int, float, str]) -> dict[str, Quantization]:
+    return {name: Quantization(name, bits, bpw, calibrated=bits <= 6, about=about) for name, bits, bpw, about in rows}
+
+
+QUANTIZATIONS: dict[str, Quantization] = _table(
+    ("f32", 32, 32.0, "full precision; the reference of the other files"),
+    ("f16", 16, 16.0, "half precision"),
+    ("bf16", 16, 16.0, "half precision with the range of float32"),
+    ("q8_0", 8, 8.5, "blocks of 32, one scale; hardly any loss"),
+    ("q6_k", 6, 6.56, "super-blocks of 256"),
+    ("q5_k_m", 5, 5.69, "5 bits, more for the tensors that need it"),
+    ("q5_k_s", 5, 5.53, "5 bits throughout"),
+    ("q5_0", 5, 5.5, "blocks of 32, one scale"),
+    ("q4_k_m", 4, 4.89, "4 bits, more for the tensors that need it: the usual choice"),
+    ("q4_k_s", 4, 4.58, "4 bits throughout"),
+    ("q4_0", 4, 4.5, "blocks of 32, one scale: the fastest on most CPUs"),
+    ("iq4_nl", 4, 4.5, "blocks of 32 on a curved grid: better than q4_0 at its size"),
+    ("iq4_xs", 4, 4.25, "super-blocks on a curved grid"),
+    ("q3_k_m", 3, 3.91, "3 bits, more for the tensors that need it"),
+    ("iq3_m", 3, 3.66, "3 bits on a lattice"),
+    ("q2_k", 2, 2.96, "2 to 3 bits"),
+    ("iq2_m", 2, 2.7, "2 bits on a lattice; needs calibration"),
+)
+PORTABLE: dict[str, str] = {
+    "32bit": "f32",
+    "16bit": "f16",
+    "8bit": "q8_0",
+    "6bit": "q6_k",
+    "5bit": "q5_k_m",
+    "4bit": "q4_k_m",
+    "3bit": "q3_k_m",
+    "2bit": "iq2_m",
+}
+
+_ROWS_BYTES = 256 << 20  # rows of one tensor in memory at once while quantizing; llama.cpp's default is 8 GiB
+_TORCH_BYTES = 700 << 20  # the converter's process before it has read a tensor
+_FALLBACK = re.compile(r"(\S+)\s+- ncols +(\d+) not divisible by +(\d+) \(required for type +(\S+)\)")
+_NEEDS_IMATRIX = frozenset({"iq2_m"})
+
+
+def estimate(checkpoint: Checkpoint, quantization: str) -> Need:
+    """Memory, disk and time of `convert` and `quantize`, from measured rates on two cores."""
+    kind = _kind(quantization)
+    n = checkpoint.n_parameters
+    largest = max((_n_elements(info.shape) for info in checkpoint.tensors.values()), default=0)
+    quantizing = 0.0 if kind.bits == 32 else n / (9e6 if kind.bits < 5 else 4e7)
+    return Need(
+        ram_bytes=_TORCH_BYTES + 3 * 4 * largest,
+        disk_bytes=4 * n + (0 if kind.bits == 32 else int(n * kind.bits_per_weight / 8)),
+        time_s=12 + n / 1e8 + quantizing,
+    )
+
+
+def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progress: Progress | None = None) -> Artifact:
+    """Write `model.gguf` in float32 into `folder`, with a ledger of where every tensor went.
+
+    Raises `EdgeError` when llama.cpp's converter refuses the checkpoint, or when a tensor was
+    lost, invented or used twice on the way.
+    """
+    from edge.export import llama_cpp_source
+    from edge.export.llama_cpp_ledger import ledger
+    from edge.export.llama_cpp_run import run_converter
+
+    require("gguf", extra="export", purpose="converting to GGUF")
+    progress = progress or Silent()
+    path = Path(folder) / MODEL_FILE
+    trace = run_converter(llama_cpp_source.folder(), checkpoint, path, progress)
+    warnings = []
+    if trace["pre"]["how"] == "nearest":
+        warnings.append(
+            f"llama.cpp has no pre-tokenizer that splits text as this checkpoint's does; "
+            f"{trace['pre']['name']!r} comes nearest, and other programs will see other token ids"
+        )
+    progress.start("comparing every tensor with its source")
+    entries = ledger(checkpoint, path, trace)
+    return Artifact(
+        format="gguf",
+        quantization="f32",
+        folder=Path(folder),
+        model_file=MODEL_FILE,
+        files=(MODEL_FILE,),
+        ledger=entries,
+        context_length=context_length,
+        plan={"type": "f32", "bits_per_weight": 32.0, "pre_tokenizer": dict(trace["pre"])},
+        tools={"llama.cpp converter": f"llama-cpp-python {llama_cpp_source.VERSION}"},
+        warnings=tuple(warnings),
+    )
+
+
+def quantize(
+    artifact: Artifact,
+    checkpoint: Checkpoint,
+    quantization: str,
+    folder: Path,
+    *,
+    calibration: Calibration | None,
+    progress: Progress | None = None,
+) -> Artifact:
+    """Write `model.gguf` of another `quantization` into `folder`.
+
+    With `calibration`, types of 6 bits and fewer weigh each column by the mean square of what
+    it is multiplied with (an importance matrix). Raises `EdgeError` when llama.cpp refuses, or
+    when the result is no smaller than half precision although it should be.
+    """
+    kind = _kind(quantization)
+    progress = progress or Silent()
+    path = Path(folder) / artifact.model_file
+    if quantization == artifact.quantization:
+        _link(artifact.path, path)
+        return replace(artifact, folder=Path(folder))
+    if quantization in _NEEDS_IMATRIX and calibration is None:
+        raise UsageError(
+            f"{quantization} cannot be made without calibration text", hint="leave calibration on, or take q3_k_m"
+        )
+    require("llama_cpp", extra=EXTRA, purpose="quantizing a GGUF file")
+    importance: dict[str, np.ndarray] = {}
+    if calibration is not None and kind.calibrated:
+        from edge.export.calibrate import activation_statistics
+
+        importance = _by_target(artifact.ledger, activation_statistics(checkpoint, calibration, progress))
+    progress.start(f"quantizing to {quantization}", len(artifact.ledger))
+    log = _run_quantizer(artifact.path, path, quantization, importance, progress)
+    plan = (
+        {"importance_matrix": {"matrices": len(importance), "calibration": calibration.sha256}}
+        if calibration and importance
+        else {}
+    )
+    return _account(replace(artifact, folder=Path(folder), plan={**artifact.plan, **plan}), kind, log, set(importance))
+
+
+def _kind(quantization: str) -> Quantization:
+    if quantization not in QUANTIZATIONS:
+        raise UsageError(f"GGUF has no quantization {quantization!r}", hint=f"there are: {', '.join(QUANTIZATIONS)}")
+    return QUANTIZATIONS[quantization]
+
+
+def _n_elements(shape: tuple[int, ...]) -> int:
+    n = 1
+    for d in shape:
+        n *= d
+    return n
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _by_target(ledger: tuple[Entry, ...], statistics: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Activation statistics under the GGUF name of the matrix they belong to.
+
+    Reordered output rows leave them as they are. Tensors that several sources went into are
+    left to llama.cpp's own weighting.
+    """
+    out = {}
+    for entry in ledger:
+        if len(entry.source) == len(entry.target) == 1 and entry.source[0] in statistics:
+            out[entry.target[0]] = statistics[entry.source[0]]
+    return out
+
+
+def _run_quantizer(
+    source: Path, target: Path, quantization: str, importance: Mapping[str, np.ndarray], progress: Progress
+) -> str:
+    """Call `llama_model_quantize`; its log. Leaves no file behind when it fails."""
+    import llama_cpp
+    import numpy as np
+
+    from edge.runtimes.llama_log import captured
+
+    params = llama_cpp.llama_model_quantize_default_params()
+    ftype = "ALL_F32" if quantization == "f32" else f"MOSTLY_{quantization.upper()}"
+    params.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_{ftype}")
+    params.nthread = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    params.max_buf_size = _ROWS_BYTES
+    rows = {name: np.ascontiguousarray(values, np.float32) for name, values in importance.items()}
+    if rows:
+        item = llama_cpp.llama_model_imatrix_data
+        table = (item * (len(rows) + 1))()
+        for slot, (name, values) in zip(table, rows.items(), strict=False):
+            slot.name, slot.size = name.encode(), values.size
+            slot.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        params.imatrix = ctypes.cast(table, ctypes.POINTER(item))
+    done = 0
+
+    def count(text: str) -> None:
+        nonlocal done
+        if text.startswith("["):
+            done += 1
+            progress.advance(done)
+
+    with captured(count) as log:
+        rc = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params))
+    if rc != 0:
+        target.unlink(missing_ok=True)
+        raise EdgeError(
+            f"llama.cpp cannot quantize {source.name} to {quantization}: {log.reason()}",
+            hint="choose another type, or free disk space and try again",
+        )
+    return log.text()
+
+
+def _account(artifact: Artifact, kind: Quantization, log: str, weighted: set[str]) -> Artifact:
+    """The quantized artifact: its ledger with the stored types, and what differs from the name."""
+    from edge.export.llama_cpp_ledger import stored, with_types
+
+    tensors = stored(artifact.path)
+    ledger = with_types(artifact.ledger, tensors)
+    matrices = [t for t in tensors.values() if len(t.shape) > 1]
+    n_elements = sum(t.n_elements for t in matrices)
+    achieved = 8 * sum(t.n_bytes for t in matrices) / max(1, n_elements)
+    warnings = list(artifact.warnings)
+    fallbacks = _FALLBACK.findall(log)
+    if fallbacks:
+        instead = sorted({f"{wanted} as {tensors[name].type}" for name, _, _, wanted in fallbacks if name in tensors})
+        warnings.append(
+            f"{len(fallbacks)} of {len(matrices)} matrices have rows that are no multiple of {fallbacks[0][2]} and "
+            f"were stored otherwise ({', '.join(instead)}): {achieved:.2f} bits per weight, not {kind.bits_per_weight}"
+        )
+    missing = [e.target[0] for e in ledger if weighted and _wants_importance(e) and e.target[0] not in weighted]
+    if missing:
+        warnings.append(f"{len(missing)} matrices were quantized without calibration, {missing[0]} among them")
+    by_type: dict[str, int] = {}
+    for tensor in tensors.values():
+        by_type[tensor.type] = by_type.get(tensor.type, 0) + tensor.n_bytes
+    plan: dict[str, Any] = {
+        **artifact.plan,
+        "type": kind.name,
+        "bits_per_weight": round(achieved, 4),
+        "bytes_by_type": dict(sorted(by_type.items())),
+    }
+    if achieved > 16.5 and kind.bits <= 16:
+        artifact.path.unlink()
+        raise EdgeError(f"nothing was quantized: {kind.name} came out at {achieved:.1f} bits per weight")
+    return replace(artifact, quantization=kind.name, ledger=ledger, plan=plan, warnings=tuple(warnings))
+
+
+def _wants_importance(entry: Entry) -> bool:
+    return (
+        bool(entry.target)
+        and entry.type not in ("F32", "F16", "BF16", "Q8_0")
+        and entry.target[0] not in ("token_embd.weight", "output.weight")
+    )
