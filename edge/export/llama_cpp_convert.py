@@ -1,12 +1,12 @@
 """Runs llama.cpp's converter and writes down what it did with every tensor.
 
 A program of its own, because the converter is one: `python -P llama_cpp_convert.py SOURCES REQUEST`,
-with the unpacked sources and a JSON object {model, outfile, name, pre, texts, trace}. It imports
+with the unpacked sources and a JSON object {model, outfile, name, texts, trace}. It imports
 nothing of edge. The trace is JSON too:
 
     entries   [{source: [names], target: [names]}] in the order of conversion; no source: generated
     dropped   source names that the converter left out
-    pre       the pre-tokenizer written, and how it was found: known, given, matched or nearest
+    pre       the pre-tokenizer written, and how it was found: known, matched or nearest
 """
 
 from __future__ import annotations
@@ -153,11 +153,8 @@ def main(sources: str, request: dict[str, Any]) -> None:
         _watch(model, gguf, trace)
 
         def get_vocab_base_pre(self: Any, tokenizer: Any) -> str:
-            if request["pre"]:
-                found.update(name=request["pre"], how="given")
-            else:
-                with contextlib.suppress(NotImplementedError):
-                    found.update(name=recognize(self, tokenizer), how="known")
+            with contextlib.suppress(NotImplementedError):
+                found.update(name=recognize(self, tokenizer), how="known")
             return found["name"] or "default"
 
         def prepare_metadata(self: Any, *args: Any, **kwargs: Any) -> None:

@@ -47,7 +47,6 @@ def run_converter(sources: Path, checkpoint: Checkpoint, outfile: Path, progress
             "model": str(checkpoint.folder.resolve()),
             "outfile": str(outfile.resolve()),
             "name": checkpoint.name,
-            "pre": pre_tokenizer(checkpoint),
             "texts": _TELLING,
             "trace": str(trace),
         }
@@ -66,18 +65,6 @@ def run_converter(sources: Path, checkpoint: Checkpoint, outfile: Path, progress
                 hint=f"its whole output is in {kept}",
             )
         return json.loads(trace.read_text(encoding="utf-8"))
-
-
-def pre_tokenizer(checkpoint: Checkpoint) -> str | None:
-    """The pre-tokenizer's name in llama.cpp's words, when the source was a GGUF file that said it."""
-    path = checkpoint.folder / "tokenizer_config.json"
-    if not path.is_file():
-        return None
-    try:
-        said = json.loads(path.read_text(encoding="utf-8")).get("gguf_pre")
-    except (ValueError, AttributeError):
-        return None
-    return said if isinstance(said, str) and re.fullmatch(r"[a-z0-9._-]{1,100}", said) else None
 
 
 def last_words(text: str, rc: int) -> str:

@@ -91,7 +91,8 @@ def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progre
     from edge.export.llama_cpp_ledger import ledger
     from edge.export.llama_cpp_run import run_converter
 
-    require("gguf", extra="export", purpose="converting to GGUF")
+    require("torch", extra="export", purpose="converting to GGUF")
+    require("transformers", extra="export", purpose="converting to GGUF")
     progress = progress or Silent()
     path = Path(folder) / MODEL_FILE
     trace = run_converter(llama_cpp_source.folder(), checkpoint, path, progress)
@@ -156,6 +157,36 @@ def quantize(
         else {}
     )
     return _account(replace(artifact, folder=Path(folder), plan={**artifact.plan, **plan}), kind, log, set(importance))
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """What the header says, without loading the model. Raises `InputError` for a damaged file."""
+    from edge.readers.gguf import read_header
+
+    header = read_header(path)
+    meta = header.metadata
+    architecture = str(meta.get("general.architecture", ""))
+    by_type: dict[str, dict[str, int]] = {}
+    for tensor in header.tensors.values():
+        row = by_type.setdefault(tensor.type, {"tensors": 0, "bytes": 0})
+        row["tensors"] += 1
+        row["bytes"] += tensor.n_bytes
+    n_elements = sum(t.n_elements for t in header.tensors.values())
+    n_bytes = sum(t.n_bytes for t in header.tensors.values())
+    tokens = meta.get("tokenizer.ggml.tokens")
+    return {
+        "format": "gguf",
+        "architecture": architecture,
+        "name": meta.get("general.name"),
+        "context_length": meta.get(f"{architecture}.context_length"),
+        "vocab_size": len(tokens) if isinstance(tokens, list) else None,
+        "parameters": n_elements,
+        "bits_per_weight": round(8 * n_bytes / n_elements, 4) if n_elements else None,
+        "size_bytes": header.size_bytes,
+        "tensors": len(header.tensors),
+        "types": dict(sorted(by_type.items())),
+        "metadata": {k: f"{len(v)} values" if isinstance(v, list) else v for k, v in sorted(meta.items())},
+    }
 
 
 def _kind(quantization: str) -> Quantization:
@@ -234,9 +265,10 @@ def _run_quantizer(
 
 def _account(artifact: Artifact, kind: Quantization, log: str, weighted: set[str]) -> Artifact:
     """The quantized artifact: its ledger with the stored types, and what differs from the name."""
-    from edge.export.llama_cpp_ledger import stored, with_types
+    from edge.export.llama_cpp_ledger import with_types
+    from edge.readers.gguf import read_header
 
-    tensors = stored(artifact.path)
+    tensors = read_header(artifact.path).tensors
     ledger = with_types(artifact.ledger, tensors)
     matrices = [t for t in tensors.values() if len(t.shape) > 1]
     n_elements = sum(t.n_elements for t in matrices)
