@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from edge.bundle import sha256_of
+
 
 def root() -> Path:
     """`$EDGE_CACHE`, or `$XDG_CACHE_HOME/edge`, or `~/.cache/edge`."""
@@ -29,6 +31,23 @@ def find(kind: str, name: str) -> Path | None:
     """The finished folder, if there is one."""
     folder = root() / kind / name
     return folder if folder.is_dir() else None
+
+
+def hash_of(path: Path) -> str:
+    """sha256 of a file, remembered by size, times and inode: a large checkpoint is read once."""
+    stat = path.stat()
+    name = key(
+        path=str(path.resolve()), size=stat.st_size, mtime=stat.st_mtime_ns, ctime=stat.st_ctime_ns, inode=stat.st_ino
+    )
+    note = root() / "hashes" / name
+    if note.is_file():
+        return note.read_text()
+    digest = sha256_of(path)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    part = note.with_name(f"{name}.{os.getpid()}")
+    part.write_text(digest)
+    os.replace(part, note)
+    return digest
 
 
 @contextmanager
