@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,3 +72,33 @@ class Need:
     ram_bytes: int
     disk_bytes: int
     time_s: float
+
+
+_RECORD = "artifact.json"
+
+
+def save(artifact: Artifact) -> None:
+    """Write `artifact.json` beside the files, with their sizes, so that `restore` can check them."""
+    record = {
+        **dataclasses.asdict(artifact),
+        "folder": None,
+        "sizes": {name: (artifact.folder / name).stat().st_size for name in artifact.files},
+    }
+    (artifact.folder / _RECORD).write_text(json.dumps(record, indent=1, sort_keys=True))
+
+
+def restore(folder: Path) -> Artifact | None:
+    """The artifact that `save` described in `folder`; `None` when a file is missing or cut short."""
+    try:
+        record = json.loads((folder / _RECORD).read_text())
+        if any((folder / name).stat().st_size != size for name, size in record.pop("sizes").items()):
+            return None
+    except (OSError, ValueError):
+        return None
+    record["folder"] = folder
+    record["files"] = tuple(record["files"])
+    record["warnings"] = tuple(record["warnings"])
+    record["ledger"] = tuple(
+        Entry(**{**row, "source": tuple(row["source"]), "target": tuple(row["target"])}) for row in record["ledger"]
+    )
+    return Artifact(**record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -12,7 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import edge
 from edge.bundle import sha256_of
+
+_ROOT = Path(edge.__file__).parent
 
 
 def root() -> Path:
@@ -50,6 +54,38 @@ def hash_of(path: Path) -> str:
     return digest
 
 
+def discard(kind: str, name: str) -> None:
+    """Forget a finished folder that turned out to be damaged."""
+    shutil.rmtree(root() / kind / name, ignore_errors=True)
+
+
+def code_of(module: str) -> str:
+    """A hash over the source of `module` and all of `edge` that it imports, directly or not.
+
+    Part of a stage's key: what changed code would make anew is never taken from the cache.
+    """
+    seen: dict[str, bytes] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        path = _ROOT.joinpath(*name.split(".")[1:])
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if not path.is_file():
+            continue
+        seen[name] = path.read_bytes()
+        for node in ast.walk(ast.parse(seen[name])):
+            if isinstance(node, ast.Import):
+                waiting += [a.name for a in node.names if a.name.startswith("edge.")]
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "edge":
+                waiting += [str(node.module), *(f"{node.module}.{a.name}" for a in node.names)]
+    digest = hashlib.sha256()
+    for name in sorted(seen):
+        digest.update(name.encode() + b"\0" + seen[name])
+    return digest.hexdigest()[:20]
+
+
 @contextmanager
 def building(kind: str, name: str) -> Iterator[Path]:
     """A private folder that becomes `root()/kind/name` when the block ends well.
@@ -59,8 +95,8 @@ def building(kind: str, name: str) -> Iterator[Path]:
     """
     final = root() / kind / name
     final.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(final.parent)
-    work = Path(tempfile.mkdtemp(prefix=f".{name}.{os.getpid()}.", dir=final.parent))
+    sweep(final.parent)
+    work = work_folder(final.parent)
     try:
         yield work
         try:
@@ -72,9 +108,14 @@ def building(kind: str, name: str) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what killed processes left behind: work folders whose process is gone."""
-    for path in folder.glob(".*.*.*"):
-        pid = path.name.rsplit(".", 2)[-2]
+def work_folder(parent: Path) -> Path:
+    """A private folder on the same disk as what it will become; `sweep` knows it by its name."""
+    return Path(tempfile.mkdtemp(prefix=f".edge-{os.getpid()}-", dir=parent))
+
+
+def sweep(parent: Path) -> None:
+    """Remove the work folders of processes that were killed."""
+    for path in parent.glob(".edge-*-*"):
+        pid = path.name.split("-")[1]
         if pid.isdigit() and not Path("/proc", pid).exists():
             shutil.rmtree(path, ignore_errors=True)

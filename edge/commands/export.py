@@ -1,0 +1,106 @@
+"""Export a checkpoint to bundles that are proven against it.
+
+SOURCE is a Hugging Face folder, a hub id (organisation/name), a .gguf file, or the
+built-in model smollm2. Each format becomes one bundle: a folder below -o that other
+programs can use as it is. It is compared with its source on the runtime that ships;
+one that does not behave like its source is not published (exit code 3).
+
+Finished stages are kept, so an export that was stopped goes on where it was.
+On a terminal it shows what it does; piped, it prints the bundles' folders alone.
+
+examples:
+  edge export smollm2
+  edge export smollm2 --format gguf,onnx,tflite --quant 4bit -o out/
+  edge export ./my-model --quant q4_k_m --calibration chats.txt --or-better
+  edge export ./my-model --quant 8bit --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from edge.find import names
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    formats = names("edge.export.formats")
+    parser.add_argument("source", metavar="SOURCE", help="folder, hub id, .gguf file or built-in name")
+    parser.add_argument(
+        "--format",
+        default="gguf",
+        metavar="F[,F...]",
+        help=f"formats to make, of: {', '.join(formats)}, or all (default: gguf)",
+    )
+    parser.add_argument(
+        "--quant",
+        default="4bit",
+        metavar="Q",
+        help="16bit, 8bit, 6bit, 5bit, 4bit, ... or a format's own name such as q4_k_m or int4 (default: 4bit)",
+    )
+    parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="where the bundles go (default: out)")
+    parser.add_argument("--name", help="what the bundles are called (default: the checkpoint's name)")
+    parser.add_argument("--replace", action="store_true", help="put new bundles in the place of old ones")
+    parser.add_argument("--context", type=int, metavar="N", help="tokens that must fit (default: 2048, or the model's)")
+    parser.add_argument("--or-better", action="store_true", help="try larger quantizations until one passes the gate")
+    parser.add_argument("--no-gate", action="store_true", help="publish without proof; the bundle is marked unproven")
+    parser.add_argument("--calibration", type=Path, metavar="FILE", help="text to calibrate with (default: our own)")
+    parser.add_argument("--no-calibration", action="store_true", help="quantize without looking at any text")
+    parser.add_argument("--held-out", type=Path, metavar="FILE", help="text to judge by (default: our own)")
+    parser.add_argument("--time-limit", type=float, metavar="MIN", help="refuse what will take longer than this")
+    parser.add_argument("--dry-run", action="store_true", help="say what it would take, and stop")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+
+
+def run(args: argparse.Namespace) -> int:
+    from edge.commands import _progress
+    from edge.export import pipeline
+
+    formats = names("edge.export.formats") if args.format == "all" else tuple(args.format.split(","))
+    if args.dry_run:
+        return _plan(args, formats)
+    with _progress.shown(quiet=args.quiet) as progress:
+        done = pipeline.export(
+            args.source,
+            args.output,
+            formats=formats,
+            quantization=args.quant,
+            gate=not args.no_gate,
+            or_better=args.or_better,
+            context_length=args.context,
+            calibration=args.calibration,
+            held_out=args.held_out,
+            calibrate=not args.no_calibration,
+            name=args.name,
+            replace_existing=args.replace,
+            time_limit_s=None if args.time_limit is None else 60 * args.time_limit,
+            progress=progress,
+        )
+    if args.json:
+        print(json.dumps({"bundles": [pipeline.to_record(d) for d in done]}, indent=2))
+        return 0
+    for one in done:
+        if sys.stdout.isatty():
+            print(f"\n{one.verdict.table()}" if one.verdict else "\nunproven: exported with --no-gate")
+            print(f"{one.folder}  {one.bundle.size_bytes / 1e6:.1f} MB")
+        else:
+            print(one.folder)
+    if sys.stdout.isatty():
+        print(f"\ntalk to it:  edge chat {done[0].folder}")
+    return 0
+
+
+def _plan(args: argparse.Namespace, formats: tuple[str, ...]) -> int:
+    from edge.export import pipeline
+
+    need = pipeline.estimate(args.source, formats=formats, quantization=args.quant, gate=not args.no_gate)
+    if args.json:
+        print(json.dumps(vars(need), indent=2))
+    else:
+        print(f"memory  {need.ram_bytes / 1e9:.1f} GB")
+        print(f"disk    {need.disk_bytes / 1e9:.1f} GB, kept in the cache and in {args.output}")
+        print(f"time    about {max(1, round(need.time_s / 60))} min on two cores, less for what is in the cache")
+    return 0

@@ -1,0 +1,132 @@
+"""From an artifact to a bundle folder: what other programs need beside the weights, and the manifest's facts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edge import bundle
+from edge.bundle import Bundle
+from edge.errors import InputError
+from edge.export.artifact import Artifact
+from edge.export.checkpoint import Checkpoint
+
+# What programs look for beside the weights; a format may bring its own of the same name.
+_BESIDE = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "chat_template.jinja",
+)  # fmt: skip
+
+
+def fill(folder: Path, artifact: Artifact, checkpoint: Checkpoint) -> None:
+    """Copy the artifact's files and the checkpoint's tokenizer, template and configuration into `folder`.
+
+    Copies, not links: a bundle that somebody edits must not change the cache.
+    """
+    for name in artifact.files:
+        target = folder / bundle.safe_path(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(artifact.folder / name, target)
+    for name in _BESIDE:
+        source, target = checkpoint.folder / name, folder / name
+        if source.is_file() and not target.exists():
+            shutil.copyfile(source, target)
+    template = folder / "chat_template.jinja"
+    if not template.exists() and (text := _template(folder)) is not None:
+        template.write_text(text, encoding="utf-8")
+
+
+def draft(folder: Path, name: str, artifact: Artifact, checkpoint: Checkpoint, *, kv_element_bytes: int) -> Bundle:
+    """The manifest of a packed folder before anything is proven."""
+    from edge.runtimes.chat_template import ChatTemplate
+
+    template = ChatTemplate.load(folder)
+    files = bundle.list_files(folder)
+    config = _text_config(checkpoint.config)
+    kv_bytes = _kv_bytes_per_token(config, kv_element_bytes)
+    return Bundle(
+        name=name,
+        family=checkpoint.family,
+        format=artifact.format,
+        quantization=artifact.quantization,
+        model_file=artifact.model_file,
+        context_length=artifact.context_length,
+        vocab_size=_positive(config, "vocab_size"),
+        stop_ids=stop_ids(folder),
+        source={
+            "name": checkpoint.name,
+            "model_type": checkpoint.model_type,
+            "parameters": checkpoint.n_parameters,
+            "files": dict(sorted(checkpoint.identity.items())),
+        },
+        files=files,
+        proven=False,
+        licence=checkpoint.licence,
+        template_sha256=template.sha256 if template else None,
+        memory={
+            "weights_bytes": (folder / artifact.model_file).stat().st_size,
+            "kv_bytes_per_token": kv_bytes,
+            "kv_bytes_at_context": kv_bytes * artifact.context_length,
+        },
+        plan=dict(artifact.plan),
+        tools=dict(sorted(artifact.tools.items())),
+    )
+
+
+def stop_ids(folder: Path) -> tuple[int, ...]:
+    """Every id that ends an answer, from all the places where checkpoints say so."""
+    found: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        value = _json(folder / name).get("eos_token_id")
+        found.update(i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int))
+    token = _json(folder / "tokenizer_config.json").get("eos_token")
+    text = token.get("content") if isinstance(token, Mapping) else token
+    if isinstance(text, str):
+        from edge.runtimes.tokenizer import Tokenizer
+
+        if (i := Tokenizer.load(folder).id_of(text)) is not None:
+            found.add(i)
+    return tuple(sorted(found))
+
+
+def model_context_length(checkpoint: Checkpoint) -> int:
+    """How many positions the source was made for."""
+    return _positive(_text_config(checkpoint.config), "max_position_embeddings")
+
+
+def _template(folder: Path) -> str | None:
+    """The template inside tokenizer_config.json, for programs that look for the file of its own."""
+    from edge.runtimes.chat_template import ChatTemplate
+
+    template = ChatTemplate.load(folder)
+    return template.source if template else None
+
+
+def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    nested = config.get("text_config")
+    return nested if isinstance(nested, Mapping) else config
+
+
+def _positive(config: Mapping[str, Any], key: str) -> int:
+    value = config.get(key)
+    if not isinstance(value, int) or value < 1:
+        raise InputError(f"config.json: {key} must be a positive whole number, found {value!r}")
+    return value
+
+
+def _kv_bytes_per_token(config: Mapping[str, Any], element_bytes: int) -> int:
+    heads = _positive(config, "num_attention_heads")
+    kv_heads = config.get("num_key_value_heads") or heads
+    width = config.get("head_dim") or _positive(config, "hidden_size") // heads
+    return 2 * _positive(config, "num_hidden_layers") * int(kv_heads) * int(width) * element_bytes
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}

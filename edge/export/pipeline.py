@@ -1,0 +1,321 @@
+"""The order of the steps from a source to proven bundles, and nothing else.
+
+    open -> preflight -> convert -> quantize -> pack -> verify -> publish
+
+Converting and quantizing are kept in the cache under a hash of everything they depend on, so
+that an export that was stopped goes on where it was, and a second one takes seconds.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import edge
+from edge import bundle
+from edge.bundle import Bundle
+from edge.errors import EdgeError, GateError, UsageError
+from edge.export import artifact as artifacts
+from edge.export import cache, pack, preflight
+from edge.export.artifact import Artifact, Need
+from edge.export.checkpoint import Checkpoint
+from edge.export.progress import Progress, Silent
+from edge.export.publish import publishing, refuse_existing
+from edge.export.source import open_source
+from edge.find import load, names
+
+if TYPE_CHECKING:
+    from edge.export.calibrate import Calibration
+    from edge.export.verify import Verdict
+
+DEFAULT_CONTEXT_LENGTH = 2048
+_FORMATS = "edge.export.formats"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One bundle that was published: where it lies, its manifest, and what the gate said."""
+
+    folder: Path
+    bundle: Bundle
+    verdict: Verdict | None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One format and quantization of one source."""
+
+    module: ModuleType
+    format: str
+    quantization: str
+
+
+def export(
+    source: str | Path,
+    output: str | Path = "out",
+    *,
+    formats: Sequence[str] = ("gguf",),
+    quantization: str = "4bit",
+    gate: bool = True,
+    or_better: bool = False,
+    context_length: int | None = None,
+    calibration: Path | None = None,
+    held_out: Path | None = None,
+    calibrate: bool = True,
+    name: str | None = None,
+    replace_existing: bool = False,
+    time_limit_s: float | None = None,
+    progress: Progress | None = None,
+) -> tuple[Exported, ...]:
+    """Export `source` to one bundle per format, each proven against it: `output/<name>-<format>-<quantization>`.
+
+    `source` is a Hugging Face folder, a hub id, a GGUF file or a built-in name. `quantization`
+    is a portable name ("16bit", "8bit", "4bit", ...) or a format's own ("q4_k_m", "int4", ...).
+    `calibration` and `held_out` are text files of the model's own domain; without them the
+    texts that ship with edge are used. With `or_better`, a quantization that fails the gate is
+    followed by the next larger one until one passes. `gate=False` marks the bundles as unproven.
+
+    Every bundle that passes is published even when another fails. Raises `UsageError` for a
+    request that makes no sense, `InputError` for damaged input, `EdgeError` when memory or
+    disk do not suffice, and `GateError` when the gate is not met; a failed gate publishes nothing.
+
+    >>> import edge
+    >>> [done] = edge.export("smollm2", formats=["gguf"], quantization="8bit")  # doctest: +SKIP
+    >>> done.bundle.proven  # doctest: +SKIP
+    True
+    """
+    progress = progress or Silent()
+    output = Path(output).expanduser()
+    jobs = [_job(format_name, quantization) for format_name in _unique(formats)]
+    progress.start(f"opening {source}")
+    checkpoint = open_source(source, progress=progress)
+    name = _name(name or checkpoint.name)
+    length = _context_length(checkpoint, context_length)
+    if not replace_existing:
+        for job in jobs:
+            refuse_existing(output / _bundle_name(name, job))
+    preflight.check(_need(checkpoint, jobs, gate), output, time_limit_s=time_limit_s)
+    texts = _texts(checkpoint, calibration, held_out, calibrate)
+    done: list[Exported] = []
+    failed: list[GateError] = []
+    for job in jobs:
+        try:
+            done.append(_one(job, checkpoint, output, name, length, texts, gate, or_better, replace_existing, progress))
+        except GateError as err:
+            failed.append(err)
+    if failed:
+        published = [f"published: {d.folder}" for d in done]
+        raise GateError(
+            "\n".join([err.message for err in failed] + published), hint="\n  ".join(err.hint or "" for err in failed)
+        )
+    return tuple(done)
+
+
+def estimate(
+    source: str | Path, *, formats: Sequence[str] = ("gguf",), quantization: str = "4bit", gate: bool = True
+) -> Need:
+    """What `export` would take when nothing is in the cache. Raises as `export` does for what makes no sense."""
+    jobs = [_job(format_name, quantization) for format_name in _unique(formats)]
+    return _need(open_source(source), jobs, gate)
+
+
+def _need(checkpoint: Checkpoint, jobs: Sequence[_Job], gate: bool) -> Need:
+    needs = [preflight.gate_need(checkpoint)] if gate else []
+    return preflight.total(needs + [job.module.estimate(checkpoint, job.quantization) for job in jobs])
+
+
+def _one(
+    job: _Job,
+    checkpoint: Checkpoint,
+    output: Path,
+    name: str,
+    context_length: int,
+    texts: _Texts,
+    gate: bool,
+    or_better: bool,
+    replace_existing: bool,
+    progress: Progress,
+) -> Exported:
+    """All stages for one job; with `or_better`, for one after the other until the gate is met."""
+    while True:
+        progress.say(f"{job.format} {job.quantization}")
+        artifact = _convert(job, checkpoint, context_length, texts.calibration, progress)
+        for warning in artifact.warnings:
+            progress.say(f"note: {warning}")
+        target = output / _bundle_name(name, job)
+        with publishing(target, replace=replace_existing) as folder:
+            progress.start("packing")
+            pack.fill(folder, artifact, checkpoint)
+            kv_bytes = getattr(job.module, "KV_ELEMENT_BYTES", 4)
+            draft = pack.draft(folder, name, artifact, checkpoint, kv_element_bytes=kv_bytes)
+            verdict = _verify(checkpoint, folder, draft, artifact, texts, progress) if gate else None
+            if verdict is None or verdict.passed:
+                proven = draft if verdict is None else _proven(draft, verdict)
+                bundle.write(proven, folder)
+                return Exported(target, proven, verdict)
+        better = next((q for q in verdict.suggestions if q in job.module.QUANTIZATIONS), None) if or_better else None
+        if better is None:
+            raise GateError(_failure(job, verdict), hint=_way_out(verdict))
+        progress.say(f"{job.quantization} does not pass: {verdict.failures[0]}; trying {better}")
+        job = replace(job, quantization=better)
+
+
+def _convert(
+    job: _Job, checkpoint: Checkpoint, context_length: int, calibration: Calibration | None, progress: Progress
+) -> Artifact:
+    """The quantized artifact, from the cache or made now."""
+    common = {
+        "checkpoint": checkpoint.id,
+        "format": job.format,
+        "code": cache.code_of(job.module.__name__),
+        "libraries": _libraries(),
+        "context_length": context_length,
+    }
+    chosen = job.module.QUANTIZATIONS[job.quantization]
+    used = calibration if chosen.calibrated else None
+
+    def full() -> Artifact:
+        return _stage(
+            f"{job.format}-full",
+            cache.key(**common),
+            lambda folder: job.module.convert(checkpoint, folder, context_length=context_length, progress=progress),
+        )
+
+    return _stage(
+        f"{job.format}-quantized",
+        cache.key(**common, quantization=job.quantization, calibration=used.sha256 if used else None),
+        lambda folder: job.module.quantize(
+            full(), checkpoint, job.quantization, folder, calibration=used, progress=progress
+        ),
+    )
+
+
+def _stage(kind: str, key: str, make: Callable[[Path], Artifact]) -> Artifact:
+    """What `make` wrote, from the cache when it is there and whole."""
+    found = cache.find(kind, key)
+    if found and (artifact := artifacts.restore(found)):
+        return artifact
+    cache.discard(kind, key)
+    with cache.building(kind, key) as folder:
+        artifacts.save(make(folder))
+    found = cache.find(kind, key)
+    artifact = artifacts.restore(found) if found else None
+    if artifact is None:
+        raise EdgeError(f"the finished stage {kind}/{key} vanished from the cache", hint="run the export again")
+    return artifact
+
+
+@dataclass(frozen=True)
+class _Texts:
+    calibration: Calibration | None
+    held_out: Calibration
+
+
+def _texts(checkpoint: Checkpoint, calibration: Path | None, held_out: Path | None, calibrate: bool) -> _Texts:
+    """Token windows to calibrate with and to judge by; the two never overlap."""
+    from edge.export import calibrate as texts
+    from edge.runtimes.chat_template import ChatTemplate
+    from edge.runtimes.tokenizer import Tokenizer
+
+    tokenizer, template = Tokenizer.load(checkpoint.folder), ChatTemplate.load(checkpoint.folder)
+    own = texts.from_file(calibration, tokenizer) if calibration else None
+    chosen = (own or texts.default_calibration(tokenizer, template)) if calibrate else None
+    judged = texts.from_file(held_out, tokenizer) if held_out else texts.held_out(tokenizer, template)
+    if chosen is not None:
+        texts.check_disjoint(chosen, judged)
+    return _Texts(chosen, judged)
+
+
+def _verify(
+    checkpoint: Checkpoint, folder: Path, draft: Bundle, artifact: Artifact, texts: _Texts, progress: Progress
+) -> Verdict:
+    from edge.export.verify import verify
+
+    return verify(checkpoint, folder, draft, artifact, held_out=texts.held_out, progress=progress)
+
+
+def _proven(draft: Bundle, verdict: Verdict) -> Bundle:
+    return replace(draft, proven=True, quality=verdict.record, selftest=verdict.selftest)
+
+
+def _job(format_name: str, quantization: str) -> _Job:
+    module = load(_FORMATS, format_name)
+    own = module.PORTABLE.get(quantization, quantization)
+    if own not in module.QUANTIZATIONS:
+        known = ", ".join([*module.PORTABLE, *module.QUANTIZATIONS])
+        raise UsageError(f"{format_name} has no quantization {quantization!r}", hint=f"there are: {known}")
+    return _Job(module, format_name, own)
+
+
+def _unique(formats: Iterable[str]) -> tuple[str, ...]:
+    chosen = tuple(dict.fromkeys(formats))
+    if not chosen:
+        raise UsageError("no format was asked for", hint=f"there are: {', '.join(names(_FORMATS))}")
+    return chosen
+
+
+def _name(name: str) -> str:
+    """A name that is one folder name everywhere."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", name):
+        raise UsageError(
+            f"{name!r} cannot be the name of a bundle",
+            hint="give one with --name: letters, digits, dots, dashes, at most 100 of them",
+        )
+    return name
+
+
+def _bundle_name(name: str, job: _Job) -> str:
+    return f"{name}-{job.format}-{job.quantization}"
+
+
+def _context_length(checkpoint: Checkpoint, asked: int | None) -> int:
+    most = pack.model_context_length(checkpoint)
+    if asked is None:
+        return min(most, DEFAULT_CONTEXT_LENGTH)
+    if not 0 < asked <= most:
+        raise UsageError(f"a context of {asked} tokens was asked for; {checkpoint.name} was made for 1 to {most}")
+    return asked
+
+
+def _libraries() -> dict[str, str]:
+    """Versions of what exports are made with, as our own metadata lists them."""
+    versions = {"edge": edge.__version__}
+    try:
+        requirements = importlib.metadata.requires("edge-deploy") or []
+    except importlib.metadata.PackageNotFoundError:
+        return versions
+    for requirement in requirements:
+        distribution = requirement.split(";")[0].split("[")[0].split("=")[0].split(">")[0].strip()
+        if 'extra == "export"' in requirement and distribution != "edge-deploy":
+            try:
+                versions[distribution] = importlib.metadata.version(distribution)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+    return versions
+
+
+def _failure(job: _Job, verdict: Verdict) -> str:
+    return f"{job.format} {job.quantization} does not behave like its source: " + "; ".join(verdict.failures)
+
+
+def _way_out(verdict: Verdict) -> str:
+    offers = ", ".join(f"--quant {s}" for s in verdict.suggestions)
+    return f"nothing was published; try {offers or 'a larger quantization'}, or --or-better to try them in turn"
+
+
+def to_record(done: Exported) -> dict[str, Any]:
+    """What `edge export --json` says about one bundle."""
+    return {
+        "folder": str(done.folder),
+        "id": done.bundle.id,
+        "format": done.bundle.format,
+        "quantization": done.bundle.quantization,
+        "size_bytes": done.bundle.size_bytes,
+        "proven": done.bundle.proven,
+        "quality": done.bundle.quality,
+    }
