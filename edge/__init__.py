@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edge.export.pipeline import export
-    from edge.runtimes.model import open_bundle as open  # noqa: A004 - reads as edge.open(...)
+    from edge.runtimes.model import open_bundle as open
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "export", "open"]

@@ -59,7 +59,7 @@ class Live:
             self.say(f"  {self._step:<60} {spent_s:6.1f} s")
 
 
-class shown:  # noqa: N801 - reads as a statement: with shown() as progress
+class shown:
     """`Live` on a terminal that has rich, `Silent` otherwise."""
 
     def __init__(self, *, quiet: bool = False) -> None:

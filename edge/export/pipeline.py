@@ -55,6 +55,26 @@ class _Job:
     quantization: str
 
 
+@dataclass(frozen=True)
+class _Texts:
+    calibration: Calibration | None
+    held_out: Calibration
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What all jobs of one export have in common."""
+
+    checkpoint: Checkpoint
+    output: Path
+    name: str
+    context_length: int
+    texts: _Texts
+    gate: bool
+    or_better: bool
+    replace_existing: bool
+
+
 def export(
     source: str | Path,
     output: str | Path = "out",
@@ -100,12 +120,21 @@ def export(
         for job in jobs:
             refuse_existing(output / _bundle_name(name, job))
     preflight.check(_need(checkpoint, jobs, gate), output, time_limit_s=time_limit_s)
-    texts = _texts(checkpoint, calibration, held_out, calibrate)
+    order = _Order(
+        checkpoint=checkpoint,
+        output=output,
+        name=name,
+        context_length=length,
+        texts=_texts(checkpoint, calibration, held_out, calibrate),
+        gate=gate,
+        or_better=or_better,
+        replace_existing=replace_existing,
+    )
     done: list[Exported] = []
     failed: list[GateError] = []
     for job in jobs:
         try:
-            done.append(_one(job, checkpoint, output, name, length, texts, gate, or_better, replace_existing, progress))
+            done.append(_one(job, order, progress))
         except GateError as err:
             failed.append(err)
     if failed:
@@ -129,46 +158,34 @@ def _need(checkpoint: Checkpoint, jobs: Sequence[_Job], gate: bool) -> Need:
     return preflight.total(needs + [job.module.estimate(checkpoint, job.quantization) for job in jobs])
 
 
-def _one(
-    job: _Job,
-    checkpoint: Checkpoint,
-    output: Path,
-    name: str,
-    context_length: int,
-    texts: _Texts,
-    gate: bool,
-    or_better: bool,
-    replace_existing: bool,
-    progress: Progress,
-) -> Exported:
+def _one(job: _Job, order: _Order, progress: Progress) -> Exported:
     """All stages for one job; with `or_better`, for one after the other until the gate is met."""
     while True:
         progress.say(f"{job.format} {job.quantization}")
-        artifact = _convert(job, checkpoint, context_length, texts.calibration, progress)
+        artifact = _convert(job, order, progress)
         for warning in artifact.warnings:
             progress.say(f"note: {warning}")
-        target = output / _bundle_name(name, job)
-        with publishing(target, replace=replace_existing) as folder:
+        target = order.output / _bundle_name(order.name, job)
+        with publishing(target, replace=order.replace_existing) as folder:
             progress.start("packing")
-            pack.fill(folder, artifact, checkpoint)
+            pack.fill(folder, artifact, order.checkpoint)
             kv_bytes = getattr(job.module, "KV_ELEMENT_BYTES", 4)
-            draft = pack.draft(folder, name, artifact, checkpoint, kv_element_bytes=kv_bytes)
-            verdict = _verify(checkpoint, folder, draft, artifact, texts, progress) if gate else None
+            draft = pack.draft(folder, order.name, artifact, order.checkpoint, kv_element_bytes=kv_bytes)
+            verdict = _verify(folder, draft, artifact, order, progress) if order.gate else None
             if verdict is None or verdict.passed:
                 proven = draft if verdict is None else _proven(draft, verdict)
                 bundle.write(proven, folder)
                 return Exported(target, proven, verdict)
-        better = next((q for q in verdict.suggestions if q in job.module.QUANTIZATIONS), None) if or_better else None
-        if better is None:
+        better = next((q for q in verdict.suggestions if q in job.module.QUANTIZATIONS), None)
+        if better is None or not order.or_better:
             raise GateError(_failure(job, verdict), hint=_way_out(verdict))
         progress.say(f"{job.quantization} does not pass: {verdict.failures[0]}; trying {better}")
         job = replace(job, quantization=better)
 
 
-def _convert(
-    job: _Job, checkpoint: Checkpoint, context_length: int, calibration: Calibration | None, progress: Progress
-) -> Artifact:
+def _convert(job: _Job, order: _Order, progress: Progress) -> Artifact:
     """The quantized artifact, from the cache or made now."""
+    checkpoint, context_length, calibration = order.checkpoint, order.context_length, order.texts.calibration
     common = {
         "checkpoint": checkpoint.id,
         "format": job.format,
@@ -210,12 +227,6 @@ def _stage(kind: str, key: str, make: Callable[[Path], Artifact]) -> Artifact:
     return artifact
 
 
-@dataclass(frozen=True)
-class _Texts:
-    calibration: Calibration | None
-    held_out: Calibration
-
-
 def _texts(checkpoint: Checkpoint, calibration: Path | None, held_out: Path | None, calibrate: bool) -> _Texts:
     """Token windows to calibrate with and to judge by; the two never overlap."""
     from edge.export import calibrate as texts
@@ -231,12 +242,10 @@ def _texts(checkpoint: Checkpoint, calibration: Path | None, held_out: Path | No
     return _Texts(chosen, judged)
 
 
-def _verify(
-    checkpoint: Checkpoint, folder: Path, draft: Bundle, artifact: Artifact, texts: _Texts, progress: Progress
-) -> Verdict:
+def _verify(folder: Path, draft: Bundle, artifact: Artifact, order: _Order, progress: Progress) -> Verdict:
     from edge.export.verify import verify
 
-    return verify(checkpoint, folder, draft, artifact, held_out=texts.held_out, progress=progress)
+    return verify(order.checkpoint, folder, draft, artifact, held_out=order.texts.held_out, progress=progress)
 
 
 def _proven(draft: Bundle, verdict: Verdict) -> Bundle:
