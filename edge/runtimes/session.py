@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-
 @runtime_checkable
 class Session(Protocol):
     """A loaded model with one KV cache. One thread at a time.
@@ -108,7 +107,9 @@ def pick(logits: np.ndarray, sampling: Sampling, history: Sequence[int], rng: np
     import numpy as np
 
     if not np.isfinite(logits.max()):
-        raise EdgeError("the model returned logits that are not numbers", hint="check the bundle with: edge inspect BUNDLE --check")
+        raise EdgeError(
+            "the model returned logits that are not numbers", hint="check the bundle with: edge inspect BUNDLE --check"
+        )
     if sampling.repeat_penalty != 1.0 and len(history):
         logits = logits.copy()
         seen = np.unique(np.asarray(history))

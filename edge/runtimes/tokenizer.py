@@ -47,7 +47,7 @@ class Tokenizer:
             raise InputError(f"{path} is not a tokenizer that can be read: {words}") from None
         inner.no_truncation()
         inner.no_padding()
-        return cls(inner, _read_config(Path(folder) / "tokenizer_config.json"))
+        return cls(inner, read_config(Path(folder) / "tokenizer_config.json"))
 
     @property
     def vocab_size(self) -> int:
@@ -122,7 +122,8 @@ class TextStream:
         return before, decode(self._ids[self._start :], skip_special=self._skip)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """A JSON object of a bounded file, `{}` when there is none. `InputError` when it is damaged."""
     if not path.is_file():
         return {}
     if path.stat().st_size > _LIMIT_BYTES:
