@@ -178,7 +178,9 @@ def _one(job: _Job, order: _Order, progress: Progress) -> Exported:
                 return Exported(target, proven, verdict)
         better = next((q for q in verdict.suggestions if q in job.module.QUANTIZATIONS), None)
         if better is None or not order.or_better:
-            raise GateError(_failure(job, verdict), hint=_way_out(verdict))
+            raise GateError(
+                _failure(job, verdict), hint=_way_out(verdict, calibrated=order.texts.calibration is not None)
+            )
         progress.say(f"{job.quantization} does not pass: {verdict.failures[0]}; trying {better}")
         job = replace(job, quantization=better)
 
@@ -243,9 +245,25 @@ def _texts(checkpoint: Checkpoint, calibration: Path | None, held_out: Path | No
 
 
 def _verify(folder: Path, draft: Bundle, artifact: Artifact, order: _Order, progress: Progress) -> Verdict:
-    from edge.export.verify import verify
+    """The gate's verdict; the one on the very same bytes, code and text is remembered."""
+    from edge.export import verify as gate
 
-    return verify(order.checkpoint, folder, draft, artifact, held_out=order.texts.held_out, progress=progress)
+    key = cache.key(
+        bundle=bundle.to_json(draft),
+        checkpoint=order.checkpoint.id,
+        held_out=order.texts.held_out.sha256,
+        code=cache.code_of(gate.__name__),
+        engine=cache.code_of(f"edge.runtimes.engines.{artifact.format}"),
+        libraries=_libraries(),
+    )
+    found = cache.find("verdicts", key)
+    if found is not None:
+        progress.say("judged before: the same bytes, the same text")
+        return gate.from_json((found / "verdict.json").read_text())
+    verdict = gate.verify(order.checkpoint, folder, draft, artifact, held_out=order.texts.held_out, progress=progress)
+    with cache.building("verdicts", key) as work:
+        (work / "verdict.json").write_text(gate.to_json(verdict))
+    return verdict
 
 
 def _proven(draft: Bundle, verdict: Verdict) -> Bundle:
@@ -312,9 +330,10 @@ def _failure(job: _Job, verdict: Verdict) -> str:
     return f"{job.format} {job.quantization} does not behave like its source: " + "; ".join(verdict.failures)
 
 
-def _way_out(verdict: Verdict) -> str:
-    offers = ", ".join(f"--quant {s}" for s in verdict.suggestions)
-    return f"nothing was published; try {offers or 'a larger quantization'}, or --or-better to try them in turn"
+def _way_out(verdict: Verdict, *, calibrated: bool) -> str:
+    offers = ["calibration (leave out --no-calibration)"] if not calibrated else []
+    offers += [f"--quant {s}" for s in verdict.suggestions]
+    return f"nothing was published; try {', '.join(offers) or 'another format'}, or --or-better to try them in turn"
 
 
 def to_record(done: Exported) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import ctypes
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 EXTRA = "gguf"
 MODEL_FILE = "model.gguf"
+KV_ELEMENT_BYTES = 2  # the session keeps the cache in half precision
 
 
 def _table(*rows: tuple[str, int, float, str]) -> dict[str, Quantization]:
@@ -187,6 +188,48 @@ def inspect(path: Path) -> dict[str, Any]:
         "types": dict(sorted(by_type.items())),
         "metadata": {k: f"{len(v)} values" if isinstance(v, list) else v for k, v in sorted(meta.items())},
     }
+
+
+def tokenizer_ids(path: Path, texts: Sequence[str]) -> list[list[int]]:
+    """Ids by the tokenizer that the file itself carries, as llama.cpp runs it."""
+    from edge.runtimes import llama_vocab
+
+    return llama_vocab.tokenizer_ids(path, texts)
+
+
+def weight_errors(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[tuple[str, float]]:
+    """For every matrix that came from one source tensor: its name and the relative error of what is stored.
+
+    Relative error is |stored - source| / |source| over all elements.
+    """
+    require("gguf", extra=EXTRA, purpose="reading the weights of a GGUF file")
+    import numpy as np
+    from gguf import GGUFReader
+    from gguf.quants import dequantize
+
+    stored = {t.name: t for t in GGUFReader(artifact.path).tensors}
+    for entry in artifact.ledger:
+        if len(entry.source) != 1 or len(entry.target) != 1 or entry.target[0] not in stored:
+            continue
+        tensor = stored[entry.target[0]]
+        source = checkpoint.read(entry.source[0])
+        values = dequantize(tensor.data, tensor.tensor_type).reshape(-1)
+        if values.size != source.size or source.ndim < 2:
+            continue
+        size = float(np.linalg.norm(source)) or 1.0
+        orders = [source.reshape(-1), *_rotary_orders(source, checkpoint)]
+        yield entry.source[0], min(float(np.linalg.norm(values - o)) for o in orders) / size
+
+
+def _rotary_orders(matrix: np.ndarray, checkpoint: Checkpoint) -> list[np.ndarray]:
+    """The matrix with its rows as llama.cpp orders queries and keys, for either number of heads."""
+    orders = []
+    for key in ("num_attention_heads", "num_key_value_heads"):
+        heads = checkpoint.config.get(key)
+        if isinstance(heads, int) and heads > 0 and matrix.shape[0] % (2 * heads) == 0:
+            split = matrix.reshape(heads, 2, matrix.shape[0] // heads // 2, *matrix.shape[1:])
+            orders.append(split.swapaxes(1, 2).reshape(-1))
+    return orders
 
 
 def _kind(quantization: str) -> Quantization:

@@ -1,0 +1,179 @@
+"""Text windows to calibrate with and to judge by, and what calibration measures: activation energy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge.errors import InputError, UsageError
+from edge.export import cache
+from edge.export.checkpoint import Checkpoint
+from edge.export.progress import Progress, Silent
+from edge.export.reference import load_model
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edge.runtimes.chat_template import ChatTemplate
+    from edge.runtimes.tokenizer import Tokenizer
+
+WINDOW = 256  # tokens; short windows keep the memory of the reference small
+_TEXT_LIMIT_BYTES = 64 << 20
+_OVERLAP = 24  # tokens in a row that two texts may share: chat templates repeat, sentences do not
+_CORPUS = Path(__file__).parent / "corpus"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Windows of token ids, each at most `WINDOW` long, with the hash of all of them and where they came from."""
+
+    windows: tuple[tuple[int, ...], ...]
+    sha256: str
+    source: str
+
+    @property
+    def n_tokens(self) -> int:
+        return sum(len(w) for w in self.windows)
+
+
+def default_calibration(tokenizer: Tokenizer, template: ChatTemplate | None) -> Calibration:
+    """The conversations that ship with edge for calibration, in the model's own chat template."""
+    return _windows(_conversations("calibration", tokenizer, template), "edge: calibration.jsonl")
+
+
+def held_out(tokenizer: Tokenizer, template: ChatTemplate | None) -> Calibration:
+    """The conversations that ship with edge for judging; they share no prompt with calibration."""
+    return _windows(_conversations("held_out", tokenizer, template), "edge: held_out.jsonl")
+
+
+def from_file(path: Path, tokenizer: Tokenizer, template: ChatTemplate | None = None) -> Calibration:
+    """Windows from the user's own text: a plain text file, or `.jsonl` with `messages` or `text` on each line.
+
+    Raises `UsageError` when the file is missing or holds too little, `InputError` when it is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"there is no text file {path}")
+    if path.stat().st_size > _TEXT_LIMIT_BYTES:
+        raise UsageError(f"{path} is larger than {_TEXT_LIMIT_BYTES >> 20} MiB", hint="a few hundred kB are plenty")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as err:
+        raise InputError(f"{path} is not UTF-8 text: {err}") from err
+    if path.suffix == ".jsonl":
+        texts = [_line(line, f"{path}:{n}", tokenizer, template) for n, line in enumerate(text.splitlines(), 1) if line]
+    else:
+        texts = [tokenizer.encode(text)]
+    found = _windows(texts, path.name)
+    if found.n_tokens < WINDOW:
+        raise UsageError(f"{path} has {found.n_tokens} tokens, at least {WINDOW} are needed")
+    return found
+
+
+def check_disjoint(calibration: Calibration, judged: Calibration) -> None:
+    """Raise `UsageError` when the text to judge by was calibrated with: a run of 24 tokens in both."""
+    seen = {w[i : i + _OVERLAP] for w in _bodies(calibration) for i in range(len(w) - _OVERLAP + 1)}
+    for window in _bodies(judged):
+        for i in range(len(window) - _OVERLAP + 1):
+            if window[i : i + _OVERLAP] in seen:
+                raise UsageError(
+                    f"{judged.source} shares text with {calibration.source}, so it cannot judge what was made with it",
+                    hint="give another text with --held-out",
+                )
+
+
+def _bodies(texts: Calibration) -> list[tuple[int, ...]]:
+    """The windows without what a chat template puts before every conversation."""
+    bodies = []
+    before = texts.windows[1] if len(texts.windows) > 1 else ()
+    for window in texts.windows:
+        start = next((i for i, (a, b) in enumerate(zip(before, window, strict=False)) if a != b), 0)
+        bodies.append(window[start:])
+        before = window
+    return bodies
+
+
+def activation_statistics(
+    checkpoint: Checkpoint, calibration: Calibration, progress: Progress | None = None
+) -> dict[str, np.ndarray]:
+    """How strongly each input column of each matrix is used: the mean of x_j^2 over the tokens.
+
+    Keys are the source's weight names (`model.layers.0.mlp.down_proj.weight`), values float32
+    `(in_features,)`. Measured with forward hooks on the source in float32, kept in the cache.
+    This is what llama.cpp calls an importance matrix (llama.cpp, tools/imatrix).
+    """
+    import numpy as np
+
+    progress = progress or Silent()
+    key = cache.key(checkpoint=checkpoint.id, calibration=calibration.sha256, code=cache.code_of(__name__))
+    folder = cache.find("activations", key)
+    if folder is None:
+        with cache.building("activations", key) as work:
+            np.savez(work / "statistics.npz", **_measure(checkpoint, calibration, progress))  # type: ignore[arg-type]
+        folder = cache.root() / "activations" / key
+    with np.load(folder / "statistics.npz", allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def _measure(checkpoint: Checkpoint, calibration: Calibration, progress: Progress) -> dict[str, np.ndarray]:
+    import torch
+
+    progress.start("calibrating", len(calibration.windows))
+    model = load_model(checkpoint)
+    sums: dict[str, Any] = {}
+
+    def hook(name: str) -> Any:
+        def add(_: Any, inputs: tuple[Any, ...]) -> None:
+            squares = inputs[0].detach().reshape(-1, inputs[0].shape[-1]).square().sum(0)
+            sums[name] = sums[name] + squares if name in sums else squares
+
+        return add
+
+    linear = [(n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
+    handles = [module.register_forward_pre_hook(hook(f"{name}.weight")) for name, module in linear]
+    try:
+        with torch.inference_mode():
+            for done, window in enumerate(calibration.windows, 1):
+                model(torch.tensor([window]), use_cache=False)
+                progress.advance(done)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: (total / calibration.n_tokens).numpy() for name, total in sums.items()}
+
+
+def _conversations(name: str, tokenizer: Tokenizer, template: ChatTemplate | None) -> list[list[int]]:
+    path = _CORPUS / f"{name}.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [_line(line, f"{path.name}:{n}", tokenizer, template) for n, line in enumerate(lines, 1)]
+
+
+def _line(line: str, where: str, tokenizer: Tokenizer, template: ChatTemplate | None) -> list[int]:
+    try:
+        row = json.loads(line)
+        messages = row.get("messages")
+        text = row["text"] if messages is None else None
+    except (ValueError, AttributeError, KeyError, RecursionError) as err:
+        raise InputError(f"{where}: wanted a JSON object with messages or text: {err}") from err
+    if messages is not None:
+        text = _plain(messages) if template is None else template.render(messages, add_generation_prompt=False)
+    if not isinstance(text, str):
+        raise InputError(f"{where}: text is not text but {type(text).__name__}")
+    return tokenizer.encode(text)
+
+
+def _plain(messages: Sequence[Mapping[str, Any]]) -> str:
+    """For models without a chat template: the contents, one after another."""
+    return "\n\n".join(str(m.get("content", "")) for m in messages) + "\n"
+
+
+def _windows(texts: Sequence[Sequence[int]], source: str) -> Calibration:
+    windows = tuple(
+        tuple(text[i : i + WINDOW]) for text in texts for i in range(0, len(text), WINDOW) if len(text) - i >= 2
+    )
+    digest = hashlib.sha256(json.dumps(windows).encode()).hexdigest()
+    return Calibration(windows, digest, source)

@@ -1,0 +1,42 @@
+"""The source itself, run by `transformers` in float32: what every export is compared with."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from edge.errors import require
+from edge.export.checkpoint import Checkpoint
+
+
+def load_model(checkpoint: Checkpoint) -> Any:
+    """The source model on the CPU, from its own files only; no code of the checkpoint is run."""
+    transformers = _transformers()
+    import torch
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        checkpoint.folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
+    )
+    return model.eval()
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """The source's tokenizer as `transformers` loads it, with its chat template."""
+    return _transformers().AutoTokenizer.from_pretrained(
+        checkpoint.folder, local_files_only=True, trust_remote_code=False
+    )
+
+
+def _transformers() -> Any:
+    """The library, silent: what it and its optional parts have to say while loading is not for our users."""
+    require("transformers", extra="export", purpose="running the source model")
+    require("torch", extra="export", purpose="running the source model")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return transformers

@@ -1,0 +1,288 @@
+"""The gate: does the file that ships, on the runtime that ships, behave like its source?
+
+The only module of `export` that runs sessions. Checks stand in `edge/export/gate/`, one per
+file; this one puts them in order and reaches the verdict.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge.bundle import Bundle
+from edge.errors import EdgeError
+from edge.export.artifact import Artifact, Quantization
+from edge.export.calibrate import Calibration
+from edge.export.checkpoint import Checkpoint
+from edge.export.gate import answers, coverage, logits, text
+from edge.export.gate.limits import Limits, limits
+from edge.export.progress import Progress, Silent
+from edge.export.reference import load_model
+from edge.find import load
+from edge.runtimes.chat_template import ChatTemplate
+from edge.runtimes.session import Sampling, Session, generate
+from edge.runtimes.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+POSITIONS = 2_000
+_SELFTEST_TOKENS = 16
+_NEEDS_SOUND_TEXT = "not compared: the tokenizer or the tensors are wrong"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate found. `record` goes into the manifest, `selftest` is what a device must repeat.
+
+    `failures` are sentences, worst first; `suggestions` are quantizations of the same format
+    that keep more.
+    """
+
+    passed: bool
+    record: dict[str, Any]
+    failures: tuple[str, ...]
+    suggestions: tuple[str, ...]
+    selftest: dict[str, Any] | None
+
+    def table(self) -> str:
+        """The record for people: one line per thing that was judged."""
+        return table(self.record)
+
+
+def to_json(verdict: Verdict) -> str:
+    """The verdict as text, for the cache."""
+    return json.dumps(vars(verdict), indent=1)
+
+
+def from_json(text: str) -> Verdict:
+    """What `to_json` wrote."""
+    data = json.loads(text)
+    return Verdict(**{**data, "failures": tuple(data["failures"]), "suggestions": tuple(data["suggestions"])})
+
+
+def verify(
+    checkpoint: Checkpoint,
+    folder: Path,
+    draft: Bundle,
+    artifact: Artifact,
+    *,
+    held_out: Calibration,
+    progress: Progress | None = None,
+) -> Verdict:
+    """Run every check on the packed `folder`; nothing is published or changed.
+
+    Raises `EdgeError` only when a check cannot be carried out; what a check finds is in the verdict.
+    """
+    progress = progress or Silent()
+    module = load("edge.export.formats", artifact.format)
+    asked: Quantization = module.QUANTIZATIONS[artifact.quantization]
+    bound = limits(asked.bits, checkpoint.n_parameters)
+    record: dict[str, Any] = {"class_bits": asked.bits, "held_out": held_out.source, "limits": vars(bound)}
+    failures: list[str] = []
+
+    progress.start("checking tensors, tokenizer and chat template")
+    for name, check in (
+        ("tensors", lambda: coverage.coverage(checkpoint, artifact, asked)),
+        ("tokenizer", lambda: text.tokenizer(checkpoint, folder, _embedded(module, folder / draft.model_file))),
+        ("template", lambda: text.template(checkpoint, folder)),
+    ):
+        record[name], wrong = check()
+        failures += wrong
+    selftest = None
+    if failures:
+        record["logits"] = record["answers"] = _NEEDS_SOUND_TEXT
+    else:
+        found = _behaviour(checkpoint, folder, draft, held_out, bound, progress)
+        failures += found.failures
+        record.update(found.record)
+        selftest = found.selftest
+        if failures and (worst := _worst_tensor(module, checkpoint, artifact)):
+            record["worst_tensor"] = worst
+            failures.append(f"furthest from its source: {worst['tensor']} (relative error {worst['error']:.2g})")
+    record["failures"] = failures
+    record["passed"] = not failures
+    return Verdict(
+        passed=not failures,
+        record=record,
+        failures=tuple(failures),
+        suggestions=_better(module, artifact.quantization) if failures else (),
+        selftest=selftest,
+    )
+
+
+def _behaviour(
+    checkpoint: Checkpoint, folder: Path, draft: Bundle, held_out: Calibration, bound: Limits, progress: Progress
+) -> _Found:
+    """Logits and answers on the runtime that ships."""
+    tokenizer, template = Tokenizer.load(folder), ChatTemplate.load(folder)
+    questions = answers.questions(tokenizer, template)
+    longest = max(*(len(w) for w in held_out.windows), *(len(q.prompt) + answers.MAX_TOKENS for q in questions))
+    model = _Reference(checkpoint)
+    session: Session = load("edge.runtimes.engines", draft.format).load(
+        folder, draft, context_length=min(draft.context_length, longest)
+    )
+    try:
+        progress.start("comparing logits with the source", POSITIONS)
+        compared = logits.compare(
+            model.logits,
+            _fresh(session),
+            [w for w in held_out.windows if len(w) <= session.context_length],
+            vocab_size=min(draft.vocab_size, session.vocab_size),
+            at_least=POSITIONS,
+            advance=progress.advance,
+        )
+        failures = _judge(compared, bound)
+        if not compared.finite or compared.flat:
+            return _Found(failures, {"logits": vars(compared), "answers": None}, None)
+        progress.start("asking questions", len(questions))
+        wanted = answers.source_replies(checkpoint, questions, draft.stop_ids, lambda: model.model)
+        replies = _replies(session, questions, draft.stop_ids)
+        kept = answers.compare(questions, wanted, replies, tokenizer, progress.advance)
+        if kept["share_kept"] is not None and kept["share_kept"] < bound.answers_kept:
+            lost = kept["lost"][0]
+            failures.append(
+                f"of the questions that the source answers rightly {kept['share_kept']:.0%} are still answered "
+                f"({bound.answers_kept:.0%} must be): {lost['question']!r} gives {lost['reply']!r:.70}"
+            )
+        session.rewind(0)
+        first = [t.id for t in generate(session, questions[0].prompt, Sampling(max_tokens=_SELFTEST_TOKENS))]
+        selftest = {"prompt": list(questions[0].prompt), "tokens": first}
+        return _Found(failures, {"logits": vars(compared), "answers": kept}, selftest)
+    finally:
+        session.close()
+
+
+@dataclass(frozen=True)
+class _Found:
+    failures: list[str]
+    record: dict[str, Any]
+    selftest: dict[str, Any] | None
+
+
+class _Reference:
+    """The source model, loaded when it is first needed."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self._model: Any = None
+
+    @property
+    def model(self) -> Any:
+        if self._model is None:
+            self._model = load_model(self._checkpoint)
+        return self._model
+
+    def logits(self, window: Sequence[int]) -> np.ndarray:
+        import torch
+
+        with torch.inference_mode():
+            out: np.ndarray = self.model(torch.tensor([list(window)]), use_cache=False).logits[0].numpy()
+        return out
+
+
+def _fresh(session: Session) -> Callable[[Sequence[int]], np.ndarray]:
+    def feed(window: Sequence[int]) -> np.ndarray:
+        session.rewind(0)
+        return session.feed_all(window)
+
+    return feed
+
+
+def _replies(
+    session: Session, questions: Sequence[answers.Question], stop_ids: Sequence[int]
+) -> Iterator[Sequence[int]]:
+    for question in questions:
+        session.rewind(0)
+        sampling = Sampling(max_tokens=answers.MAX_TOKENS)
+        yield [t.id for t in generate(session, question.prompt, sampling, stop_ids=stop_ids)]
+
+
+def _judge(found: logits.Comparison, bound: Limits) -> list[str]:
+    if not found.finite:
+        return ["the export returns logits that are not numbers"]
+    if found.flat:
+        return ["the export returns the same logit for every token: its output is empty"]
+    failures = []
+    if found.mean_kld > bound.mean_kld:
+        failures.append(f"mean KLD {found.mean_kld:.3g}, at most {bound.mean_kld:.3g}")
+    if found.same_top1 < bound.same_top1:
+        failures.append(f"same top token at {found.same_top1:.1%} of positions, at least {bound.same_top1:.1%}")
+    if bound.nmse is not None and found.nmse > bound.nmse:
+        failures.append(f"NMSE of logits {found.nmse:.3g}, at most {bound.nmse:.3g}")
+    return failures
+
+
+def _embedded(module: Any, path: Path) -> Any:
+    """The model file's own tokenizer, for formats that carry one."""
+    ids = getattr(module, "tokenizer_ids", None)
+    return None if ids is None else lambda strings: ids(path, strings)
+
+
+def _worst_tensor(module: Any, checkpoint: Checkpoint, artifact: Artifact) -> dict[str, Any] | None:
+    """The source tensor whose stored values are furthest from it, for formats that can tell."""
+    errors = getattr(module, "weight_errors", None)
+    if errors is None:
+        return None
+    try:
+        found: list[tuple[str, float]] = list(errors(artifact, checkpoint))
+    except EdgeError:
+        return None
+    name, error = max(found, key=lambda row: row[1], default=("", 0.0))
+    return {"tensor": name, "error": error} if name else None
+
+
+def _better(module: Any, quantization: str) -> tuple[str, ...]:
+    """Quantizations of the same format with more bits, the next one first."""
+    have = module.QUANTIZATIONS[quantization].bits_per_weight
+    portable = [module.QUANTIZATIONS[name] for name in module.PORTABLE.values()]
+    more = sorted((q for q in portable if q.bits_per_weight > have), key=lambda q: q.bits_per_weight)
+    return tuple(dict.fromkeys(q.name for q in more))
+
+
+def table(record: dict[str, Any]) -> str:
+    """A quality record as aligned text: what was measured, what it may be, and whether it is."""
+    bound = record["limits"]
+    rows: list[tuple[str, str, str, str]] = []
+    tensors = record["tensors"]
+    rows.append(
+        ("source tensors accounted for", f"{tensors.get('accounted')} of {tensors.get('source_tensors')}", "all", "")
+    )
+    rows.append(("bits per weight", f"{tensors.get('bits_per_weight')}", f"{tensors.get('bits_asked')} asked", ""))
+    if isinstance(record["logits"], dict):
+        got = record["logits"]
+        rows += [
+            _row(
+                "mean KLD (nats)", got["mean_kld"], bound["mean_kld"], f"{got['kld_low']:.3g} to {got['kld_high']:.3g}"
+            ),
+            ("p99 and largest KLD", f"{got['p99_kld']:.3g}, {got['max_kld']:.3g}", "", ""),
+            _row("same top token", got["same_top1"], bound["same_top1"], f"{got['near_ties']:.1%} more are near-ties"),
+            _row("NMSE of logits", got["nmse"], bound["nmse"], f"{got['positions']:,} positions"),
+            (
+                "perplexity, source and export",
+                f"{got['perplexity_source']:.3f}, {got['perplexity_export']:.3f}",
+                "",
+                "",
+            ),
+        ]
+    if isinstance(record["answers"], dict):
+        kept = record["answers"]
+        rows.append(
+            ("right answers kept", f"{kept['kept']} of {kept['source_right']}", f">= {bound['answers_kept']:.0%}", "")
+        )
+    tokenizer = record["tokenizer"]
+    different = sum(v for k, v in tokenizer.items() if k.endswith("_different"))
+    rows.append(("tokenizer", f"{different} of {tokenizer.get('strings')} strings differ", "0", ""))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    return "\n".join(
+        "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]).rstrip() for row in rows
+    )
+
+
+def _row(name: str, value: float, bound: float | None, note: str) -> tuple[str, str, str, str]:
+    if name == "same top token":
+        return name, f"{value:.1%}", f">= {bound:.1%}", note
+    return name, f"{value:.3g}", "" if bound is None else f"<= {bound:.3g}", note

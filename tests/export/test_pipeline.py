@@ -1,0 +1,203 @@
+"""The order of the steps, on a format that copies bytes and a gate that says what it is told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from edge import bundle
+from edge.errors import GateError, UsageError
+from edge.export import pack, pipeline
+from edge.export import verify as gate
+from edge.export.artifact import Artifact, Entry, Need, Quantization
+from edge.export.calibrate import Calibration
+from edge.export.checkpoint import Checkpoint, TensorInfo
+
+CONFIG = {
+    "model_type": "llama",
+    "vocab_size": 32,
+    "hidden_size": 8,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+    "max_position_embeddings": 64,
+    "eos_token_id": 2,
+}
+
+
+@dataclass
+class CopyFormat:
+    """A format whose weights are one small file; counts how often it was asked to work."""
+
+    __name__ = "edge.errors"
+    PORTABLE = {"8bit": "eight", "4bit": "four"}
+    QUANTIZATIONS = {
+        "eight": Quantization("eight", 8, 8.5),
+        "six": Quantization("six", 6, 6.5),
+        "four": Quantization("four", 4, 4.5, calibrated=True),
+    }
+    made: list[str] = field(default_factory=list)
+    ram_bytes: int = 1
+
+    def estimate(self, checkpoint, quantization):
+        return Need(self.ram_bytes, 1, 90.0)
+
+    def convert(self, checkpoint, folder, *, context_length, progress):
+        self.made.append("convert")
+        (folder / "model.bin").write_bytes(b"full")
+        entry = Entry(("w",), ("w",), "F32", 4, 16)
+        return Artifact("gguf", "full", folder, "model.bin", ("model.bin",), (entry,), context_length)
+
+    def quantize(self, artifact, checkpoint, quantization, folder, *, calibration, progress):
+        self.made.append(quantization)
+        (folder / "model.bin").write_bytes(quantization.encode())
+        return replace(artifact, folder=folder, quantization=quantization)
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """A checkpoint, a format and a gate without any weights; `world.passing` is what passes."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    info = TensorInfo("w", "F32", (2, 2), "model.safetensors")
+    checkpoint = Checkpoint(folder, "tiny", "slm", CONFIG, {"w": info}, {"model.safetensors": "0" * 64})
+    made = CopyFormat()
+    passing = {"eight", "six"}
+    windows = Calibration(windows=((1, 2, 3),), sha256="c" * 64, source="test")
+
+    def verify(checkpoint, folder, draft, artifact, *, held_out, progress):
+        good = artifact.quantization in passing
+        return gate.Verdict(
+            passed=good,
+            record={"passed": good},
+            failures=() if good else ("mean KLD 0.4, at most 0.1",),
+            suggestions=() if good else ("six", "eight"),
+            selftest={"prompt": [1], "tokens": [2]},
+        )
+
+    monkeypatch.setenv("EDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(pipeline, "open_source", lambda source, progress=None: checkpoint)
+    monkeypatch.setattr(pipeline, "load", lambda package, name: made)
+    monkeypatch.setattr(pipeline, "_texts", lambda *_: pipeline._Texts(windows, windows))
+    monkeypatch.setattr(pack, "stop_ids", lambda folder: (2,))
+    monkeypatch.setattr(gate, "verify", verify)
+    return SimpleNamespace(format=made, checkpoint=checkpoint, passing=passing, out=tmp_path / "out")
+
+
+def hidden(folder: Path) -> list[str]:
+    return [p.name for p in folder.iterdir() if p.name.startswith(".")]
+
+
+def test_a_proven_bundle_is_published_whole(world):
+    [done] = pipeline.export("tiny", world.out, quantization="8bit")
+    assert done.folder == world.out / "tiny-gguf-eight"
+    found = bundle.check(done.folder)
+    assert found.proven
+    assert found.selftest == {"prompt": [1], "tokens": [2]}
+    assert found.stop_ids == (2,)
+    assert (done.folder / "config.json").is_file()
+    assert hidden(world.out) == []
+
+
+def test_the_manifest_is_the_same_bytes_every_time(world, tmp_path):
+    [first] = pipeline.export("tiny", world.out, quantization="8bit")
+    [second] = pipeline.export("tiny", tmp_path / "other", quantization="8bit")
+    assert (first.folder / "edge.json").read_bytes() == (second.folder / "edge.json").read_bytes()
+
+
+def test_finished_stages_are_not_made_again(world):
+    pipeline.export("tiny", world.out, quantization="8bit")
+    pipeline.export("tiny", world.out, quantization="8bit", replace_existing=True)
+    assert world.format.made == ["convert", "eight"]
+
+
+def test_a_stage_cut_short_in_the_cache_is_made_again(world, tmp_path):
+    pipeline.export("tiny", world.out, quantization="8bit")
+    for path in (tmp_path / "cache").rglob("model.bin"):
+        path.write_bytes(b"")
+    pipeline.export("tiny", world.out, quantization="8bit", replace_existing=True)
+    assert world.format.made == ["convert", "eight", "convert", "eight"]
+
+
+def test_an_export_that_was_stopped_goes_on_where_it_was(world, monkeypatch):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CopyFormat, "quantize", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.export("tiny", world.out, quantization="8bit")
+    pipeline.export("tiny", world.out, quantization="8bit")
+    assert world.format.made == ["convert", "eight"]
+
+
+def test_a_failed_gate_publishes_nothing_and_says_what_passes(world):
+    with pytest.raises(GateError, match=r"gguf four does not behave like its source: mean KLD 0\.4") as failure:
+        pipeline.export("tiny", world.out, quantization="4bit")
+    assert "--quant six, --quant eight" in str(failure.value)
+    assert list(world.out.iterdir()) == []
+
+
+def test_or_better_goes_up_until_the_gate_is_met(world):
+    [done] = pipeline.export("tiny", world.out, quantization="4bit", or_better=True)
+    assert done.bundle.quantization == "six"
+    assert [p.name for p in world.out.iterdir()] == ["tiny-gguf-six"]
+
+
+def test_without_gate_the_bundle_says_so(world):
+    [done] = pipeline.export("tiny", world.out, quantization="4bit", gate=False)
+    assert not done.bundle.proven
+    assert done.bundle.quality is None
+
+
+def test_an_old_bundle_is_kept_unless_replaced(world, tmp_path):
+    pipeline.export("tiny", world.out, quantization="8bit")
+    before = (world.out / "tiny-gguf-eight" / "edge.json").read_bytes()
+    with pytest.raises(UsageError, match="already there"):
+        pipeline.export("tiny", world.out, quantization="8bit")
+    world.passing.clear()
+    shutil.rmtree(tmp_path / "cache" / "verdicts")
+    with pytest.raises(GateError):
+        pipeline.export("tiny", world.out, quantization="8bit", replace_existing=True)
+    assert (world.out / "tiny-gguf-eight" / "edge.json").read_bytes() == before
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next(world):
+    world.out.mkdir()
+    (world.out / ".edge-999999999-x").mkdir()
+    (world.out / ".edge-notes").mkdir()
+    pipeline.export("tiny", world.out, quantization="8bit")
+    assert hidden(world.out) == [".edge-notes"]
+
+
+def test_the_preflight_refuses_before_anything_is_made(world):
+    world.format.ram_bytes = 1 << 60
+    with pytest.raises(pipeline.EdgeError, match="not enough memory"):
+        pipeline.export("tiny", world.out, quantization="8bit")
+    assert world.format.made == []
+    assert not world.out.exists()
+
+
+def test_requests_that_make_no_sense(world):
+    cases = [
+        ({"quantization": "7bit"}, "no quantization '7bit'"),
+        ({"formats": ()}, "no format was asked for"),
+        ({"context_length": 65}, "a context of 65 tokens was asked for; tiny was made for 1 to 64"),
+        ({"name": "../x"}, "cannot be the name of a bundle"),
+    ]
+    for arguments, words in cases:
+        with pytest.raises(UsageError, match=words):
+            pipeline.export("tiny", world.out, **{"quantization": "8bit", **arguments})
+    assert not world.out.exists()
+
+
+def test_a_stage_that_vanishes_is_said(world, monkeypatch):
+    monkeypatch.setattr(pipeline.artifacts, "restore", lambda folder: None)
+    with pytest.raises(pipeline.EdgeError, match="vanished from the cache"):
+        pipeline.export("tiny", world.out, quantization="8bit")

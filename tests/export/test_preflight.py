@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+
+from edge.errors import EdgeError, UsageError
+from edge.export import preflight
+from edge.export.artifact import Need
+
+
+def test_stages_share_memory_and_add_up_disk_and_time():
+    assert preflight.total([Need(5, 2, 1.0), Need(3, 4, 2.0)]) == Need(5, 6, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("need", "error", "words"),
+    [
+        (Need(1 << 60, 0, 0), EdgeError, r"not enough memory: this export needs 1152921504\.6 GB"),
+        (Need(0, 1 << 60, 0), EdgeError, "not enough disk at"),
+        (Need(0, 0, 600), UsageError, "takes about 10 min, the limit is 1 min"),
+    ],
+)
+def test_what_cannot_finish_is_refused(tmp_path, need, error, words):
+    with pytest.raises(error, match=words):
+        preflight.check(need, tmp_path / "not" / "there", time_limit_s=60)
+
+
+def test_available_memory(tmp_path):
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 4 kB\nMemAvailable:   2048 kB\n")
+    assert preflight.available_ram_bytes(meminfo) == 2048 * 1024
+    meminfo.write_text("MemAvailable: much\n")
+    assert preflight.available_ram_bytes(meminfo) is None
+    assert preflight.available_ram_bytes(tmp_path / "none") is None
