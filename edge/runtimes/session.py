@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from edge.errors import EdgeError, UsageError
 
@@ -99,6 +99,8 @@ class Token:
     time_ns: int
 
 
+_LIKELY = 12.0  # nats below the best; the best few dozen tokens are nearly always within
+
 Mask = Callable[["np.ndarray", Sequence[int]], "np.ndarray"]
 
 
@@ -106,7 +108,8 @@ def pick(logits: np.ndarray, sampling: Sampling, history: Sequence[int], rng: np
     """The next token id from logits `(vocab,)`. Ties go to the lowest id."""
     import numpy as np
 
-    if not np.isfinite(logits.max()):
+    top = logits.max()
+    if not np.isfinite(top):
         raise EdgeError(
             "the model returned logits that are not numbers", hint="check the bundle with: edge inspect BUNDLE --check"
         )
@@ -115,21 +118,49 @@ def pick(logits: np.ndarray, sampling: Sampling, history: Sequence[int], rng: np
         seen = np.unique(np.asarray(history))
         values = logits[seen]
         logits[seen] = np.where(values > 0, values / sampling.repeat_penalty, values * sampling.repeat_penalty)
+        top = logits.max()
     if sampling.temperature == 0:
         return int(logits.argmax())
-    scaled = (logits - logits.max()).astype(np.float64) / sampling.temperature
-    order = np.argsort(-scaled, kind="stable")
-    if sampling.top_k:
-        order = order[: sampling.top_k]
-    p = np.exp(scaled[order])
-    p /= p.sum()
+    ids, p, total = _candidates((logits - top) / np.float32(sampling.temperature), sampling)
     if sampling.top_p < 1:
-        keep = int(np.searchsorted(np.cumsum(p), sampling.top_p)) + 1
-        order, p = order[:keep], p[:keep]
+        keep = int(np.searchsorted(np.cumsum(p), sampling.top_p * total)) + 1
+        ids, p = ids[:keep], p[:keep]
     if sampling.min_p:
         good = p >= sampling.min_p * p[0]
-        order, p = order[good], p[good]
-    return int(rng.choice(order, p=p / p.sum()))
+        ids, p = ids[good], p[good]
+    edges = np.cumsum(p)
+    drawn = int(np.searchsorted(edges, rng.random() * edges[-1], side="right"))
+    return int(ids[min(drawn, len(ids) - 1)])
+
+
+def _candidates(scaled: np.ndarray, sampling: Sampling) -> tuple[np.ndarray, np.ndarray, float]:
+    """Ids that can still be drawn, their weights in float64, and the weight of all that `top_p` shares out.
+
+    The most likely comes first and weighs 1. Sorting a whole vocabulary takes longer than a
+    small model's token, so what no filter can keep is left out before: by `top_k` all but k;
+    by `top_p` the ids that together weigh less than 1 - top_p; by `min_p` those below it.
+    """
+    import numpy as np
+
+    if sampling.top_k and sampling.top_k < len(scaled):
+        ids = np.flatnonzero(scaled > -_LIKELY)
+        if len(ids) < sampling.top_k:
+            ids = np.arange(len(scaled))
+        least = np.partition(scaled[ids], len(ids) - sampling.top_k)[len(ids) - sampling.top_k]
+        ids = ids[scaled[ids] >= least]
+        ids = ids[np.argsort(-scaled[ids], kind="stable")][: sampling.top_k]
+        p = np.exp(scaled[ids], dtype=np.float64)
+        return ids, p, float(p.sum())
+    p = np.exp(scaled)
+    total = float(p.sum(dtype=np.float64))
+    if sampling.top_p == 1 and not sampling.min_p:
+        return np.arange(len(p)), p.astype(np.float64), total
+    ids = np.flatnonzero(p >= max((1 - sampling.top_p) * total / len(p), sampling.min_p))
+    ids = ids[np.argsort(-scaled[ids], kind="stable")]
+    return ids, p[ids].astype(np.float64), total
+
+
+StopReason = Literal["stop", "length", "context"]
 
 
 def generate(
@@ -139,11 +170,12 @@ def generate(
     *,
     stop_ids: Sequence[int] = (),
     mask: Mask | None = None,
-) -> Iterator[Token]:
+) -> Generator[Token, None, StopReason]:
     """Feed `prompt`, then yield tokens until a stop id, `max_tokens` or the context's end.
 
     The stop id itself is not yielded. The last token yielded is not yet in the cache.
-    `mask` may return changed logits (a grammar); it gets the ids generated so far.
+    `mask` may return changed logits (a grammar); it gets the ids generated so far. The
+    generator's return value says which of the three ends it was.
     Raises `ContextFull` when the prompt itself does not fit, before anything is fed.
 
     >>> from edge.runtimes.engines import echo
@@ -159,7 +191,7 @@ def generate(
     stops = frozenset(stop_ids)
     out: list[int] = []
     if sampling.max_tokens == 0:
-        return
+        return "length"
     logits = session.feed(prompt)
     while True:
         now = time.perf_counter_ns()
@@ -167,9 +199,11 @@ def generate(
             logits = mask(logits, out)
         token = pick(logits, sampling, out, rng)
         if token in stops:
-            return
+            return "stop"
         out.append(token)
         yield Token(token, now)
-        if len(out) >= sampling.max_tokens or session.position >= session.context_length:
-            return
+        if len(out) >= sampling.max_tokens:
+            return "length"
+        if session.position >= session.context_length:
+            return "context"
         logits = session.feed((token,))

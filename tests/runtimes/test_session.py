@@ -68,6 +68,55 @@ def test_sampling_follows_the_distribution():
     assert np.abs(counts / 4000 - p).max() < 0.03
 
 
+@given(
+    st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=40),
+    st.floats(0.1, 3),
+    st.integers(0, 45),
+    st.sampled_from([1.0, 0.95, 0.6, 0.1]),
+    st.sampled_from([0.0, 0.05, 0.5]),
+)
+def test_shortcuts_keep_what_the_filters_mean(values, temperature, top_k, top_p, min_p):
+    """The support of the draw is that of the plain definition: sort all, then filter one by one."""
+    logits = np.float32(values)
+    scaled = (logits - logits.max()).astype(np.float64) / temperature
+    order = np.argsort(-scaled, kind="stable")[: top_k or None]
+    p = np.exp(scaled[order])
+    p /= p.sum()
+    if top_p < 1:
+        order = order[: int(np.searchsorted(np.cumsum(p), top_p)) + 1]
+    kept = [int(i) for i, x in zip(order, p, strict=False) if x >= min_p * p[0]]
+
+    class Dice:
+        def __init__(self, x):
+            self.x = x
+
+        def random(self):
+            return self.x
+
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    drawn = {pick(logits, sampling, [], Dice(x)) for x in np.linspace(0, 1, 97, endpoint=False)}
+    # Weights in float32 may put an id that lies on a filter's very edge on its other side.
+    edge = 1e-5
+    near = {i for i, x in zip(order, p, strict=False) if abs(x - min_p * p[0]) < edge}
+    assert drawn <= set(kept) | near | set(order[len(kept) : len(kept) + 1].tolist())
+    assert {i for i, x in zip(order, p, strict=False) if i in kept and x > 0.05} <= drawn | near | {kept[-1]}
+
+
+def test_the_end_says_why():
+    def end(*args, **kw):
+        tokens = generate(*args, **kw)
+        while True:
+            try:
+                next(tokens)
+            except StopIteration as done:
+                return done.value
+
+    assert end(EchoSession(), [1, 2], stop_ids=[0]) == "stop"
+    assert end(EchoSession(), [1, 2, 3], Sampling(max_tokens=2)) == "length"
+    assert end(EchoSession(), [1, 2], Sampling(max_tokens=0)) == "length"
+    assert end(EchoSession(context_length=3), [1, 2, 3]) == "context"
+
+
 def test_repeat_penalty_lowers_what_was_said():
     assert pick(np.float32([2.0, 1.9]), Sampling(repeat_penalty=1.3), [0], rng()) == 1
     assert pick(np.float32([-1.0, -1.1]), Sampling(repeat_penalty=1.3), [0], rng()) == 1
