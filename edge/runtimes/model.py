@@ -3,49 +3,63 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, cast
 
 from edge import bundle as bundles
 from edge.bundle import Bundle
-from edge.errors import InputError, UsageError
+from edge.errors import EdgeError, InputError, UsageError
 from edge.find import load
+from edge.runtimes import integrity
 from edge.runtimes.chat_template import ChatTemplate
-from edge.runtimes.session import ContextFull, Mask, Sampling, Session, generate
+from edge.runtimes.prompt import encode_chat
+from edge.runtimes.session import ContextFull, Mask, Sampling, Session, StopReason, generate
 from edge.runtimes.tokenizer import Tokenizer
 
-# Put into control tokens that a person typed, so that they stay text. A code point that is no
-# character and that no text may contain.
-_QUOTE = "\ufdd0"
+Message = Mapping[str, Any]  # {"role": "user", "content": "..."}
+Reading = Callable[[int, int], None]
+
+# Prompts are read in chunks so that whoever waits can show it and stop it. Engines take this many
+# tokens at once or fewer, so a chunk costs nothing.
+_CHUNK = 512
+# What decides how text becomes tokens: a file of these that the manifest does not list is an intruder.
+_SPOKEN = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of the answer: text (possibly empty while a character is incomplete), its token, and when it came."""
+    """A piece of an answer.
+
+    `text` is empty while a character is incomplete. `time_ns` is when the token's logits were
+    there (`time.perf_counter_ns`). A last piece without a token (`token_id` None) gives what
+    was left of an incomplete character.
+    """
 
     text: str
-    token_id: int
+    token_id: int | None
     time_ns: int
 
 
 @dataclass(frozen=True)
 class Stats:
-    """What one answer took. `reused_tokens` of the prompt were in the cache already.
+    """What one answer took.
 
-    `tokens_per_second` counts the tokens after the first, over the time after the first.
-    `stopped_by` is "end" (the model ended), "length" (`max_tokens`) or "context" (it is full).
+    `reused_tokens` of the prompt were in the cache already. `tokens_per_second` counts the
+    tokens after the first over the time after the first; None when there are fewer than two.
+    `stopped_by` is "end" (the model ended), "length" (`max_tokens`), "context" (it is full) or
+    "caller" (the answer was not read to its end).
     """
 
     prompt_tokens: int
     reused_tokens: int
     new_tokens: int
-    ttft_ms: float
+    ttft_ms: float | None
     tokens_per_second: float | None
     total_ms: float
-    stopped_by: str
+    stopped_by: StopReason | Literal["caller"]
 
 
 class Model:
@@ -62,67 +76,102 @@ class Model:
         self.tokenizer = Tokenizer.load(folder)
         self.template = ChatTemplate.load(folder)
         self.stats: Stats | None = None
-        self._specials = _specials(self.tokenizer)
-        self._held: list[int] = []
+        self._held: list[int] = []  # what the session's cache holds, as far as we put it there
+        self._answer = 0  # which answer may use the session
 
     @property
     def context_length(self) -> int:
         return self.session.context_length
 
-    def prompt(self, messages: str | Sequence[Mapping[str, Any]]) -> list[int]:
+    def prompt(
+        self, messages: str | Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[int]:
         """Ids of a conversation in the model's own template, ready for an answer.
 
-        A plain string is one user message. Control tokens that somebody typed into a message
-        stay plain text, so a message cannot pretend to be another turn. A model without a
-        template gets the text as it is.
+        A plain string is one user message; for a model without a template, it is text to be
+        continued. Control tokens spelled out in a message stay plain text, so that no message
+        can pretend to be another turn.
         """
         if isinstance(messages, str):
+            if self.template is None:
+                return self.tokenizer.encode(messages, add_special=True, parse_special=False)
             messages = [{"role": "user", "content": messages}]
         if not messages:
             raise UsageError("there is nothing to answer: no messages were given")
         if self.template is None:
-            text = "\n".join(str(m.get("content", "")) for m in messages)
-            return self.tokenizer.encode(text, add_special=True, parse_special=False)
-        return self._encode(self.template.render([self._quoted(m) for m in messages]))
+            raise UsageError(
+                f"{self.bundle.name} has no chat template, so it cannot tell who says what",
+                hint="give it one string to continue, or export a checkpoint that was tuned for chat",
+            )
+        return encode_chat(self.tokenizer, self.template, messages, tools=tools)
 
     def generate(
         self,
-        messages: str | Sequence[Mapping[str, Any]],
+        messages: str | Sequence[Message],
         sampling: Sampling | None = None,
         *,
         mask: Mask | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        reading: Reading | None = None,
     ) -> Iterator[Piece]:
-        """Stream the answer to a conversation; afterwards `stats` says what it took.
+        """Stream the answer to a conversation (greedily unless `sampling` says otherwise).
 
-        Raises `ContextFull` when the conversation itself does not fit.
+        Nothing happens before the first piece is asked for. When the stream has ended, or was
+        closed, `stats` says what it took. `reading(done, total)` is called while a long prompt
+        is read; what it raises stops the answer. Raises `ContextFull` when the conversation
+        itself does not fit, before anything changes.
+
+        >>> with open_bundle("out/SmolLM2-135M-Instruct-gguf-q8_0") as model:  # doctest: +SKIP
+        ...     for piece in model.generate("What is the capital of France?"):
+        ...         print(piece.text, end="", flush=True)
+        The capital of France is Paris.
         """
-        yield from self.generate_ids(self.prompt(messages), sampling, mask=mask)
+        yield from self.generate_ids(self.prompt(messages, tools=tools), sampling, mask=mask, reading=reading)
 
     def generate_ids(
-        self, prompt: Sequence[int], sampling: Sampling | None = None, *, mask: Mask | None = None
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling | None = None,
+        *,
+        mask: Mask | None = None,
+        reading: Reading | None = None,
     ) -> Iterator[Piece]:
-        """Stream what follows these ids."""
-        sampling = sampling or Sampling()
-        began_ns = time.perf_counter_ns()
-        self.stats = None
-        # The prompt is checked before the cache is cut, so that a refusal changes nothing.
+        """Stream what follows these ids; otherwise as `generate`."""
+        if not prompt:
+            raise UsageError("there is nothing to continue: the prompt is empty")
+        # Checked before the cache is cut, so that a refusal changes nothing.
         if len(prompt) > self.context_length:
             raise ContextFull(0, len(prompt), self.context_length)
-        reused = self._rewind(prompt)
-        stream = self.tokenizer.stream()
+        self._answer += 1
+        mine = self._answer
+        self.stats = None
+        began_ns = time.perf_counter_ns()
         times: list[int] = []
-        tokens = generate(self.session, prompt[reused:], sampling, stop_ids=self.bundle.stop_ids, mask=mask)
+        said: list[int] = []
+        reused = 0
+        ended: StopReason | Literal["caller"] = "caller"
+        stream = self.tokenizer.stream()
         try:
-            for token in tokens:
-                # What was yielded before this token is in the cache; this one is not yet.
+            reused = self._rewind(prompt)
+            read = self._read(prompt, reused, reading)
+            tokens = generate(self.session, prompt[read:], sampling, stop_ids=self.bundle.stop_ids, mask=mask)
+            while True:
+                try:
+                    token = next(tokens)
+                except StopIteration as end:
+                    ended = cast(StopReason, end.value)
+                    break
+                said.append(token.id)
                 times.append(token.time_ns)
                 yield Piece(stream.push(token.id), token.id, token.time_ns)
-                self._held.append(token.id)
+                if self._answer != mine:
+                    raise UsageError("this answer was left for another one: one model gives one answer at a time")
             if rest := stream.flush():
-                yield Piece(rest, -1, time.perf_counter_ns())
+                yield Piece(rest, None, time.perf_counter_ns())
         finally:
-            del self._held[self.session.position :]
-            self.stats = self._measure(prompt, reused, times, began_ns, sampling)
+            if self._answer == mine:
+                self._held = [*prompt, *said][: self.session.position]
+                self.stats = _stats(prompt, reused, times, began_ns, ended)
 
     def close(self) -> None:
         """Free the session; a second call does nothing."""
@@ -131,79 +180,64 @@ class Model:
     def __enter__(self) -> Model:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _rewind(self, prompt: Sequence[int]) -> int:
-        """Keep what the cache and the prompt have in common, but for the prompt's last token."""
-        most = min(len(self._held), len(prompt) - 1, self.session.position)
-        same = next((i for i in range(most) if self._held[i] != prompt[i]), max(0, most))
-        self.session.rewind(same)
-        self._held = list(prompt)
+        """Keep what the cache and the prompt have in common, except the prompt's last token: its logits are needed."""
+        # Somebody who used the session directly left something else in it.
+        held = self._held if len(self._held) == self.session.position else []
+        most = min(len(held), len(prompt) - 1)
+        same = next((i for i in range(most) if held[i] != prompt[i]), most)
+        if same < self.session.position:
+            try:
+                self.session.rewind(same)
+            except EdgeError:
+                # Some memories (recurrent layers) can only be emptied.
+                if same == 0:
+                    raise
+                same = 0
+                self.session.rewind(0)
         return same
 
-    def _measure(
-        self, prompt: Sequence[int], reused: int, times: Sequence[int], began_ns: int, sampling: Sampling
-    ) -> Stats:
-        now_ns = time.perf_counter_ns()
-        between_s = (times[-1] - times[0]) / 1e9 if len(times) > 1 else 0.0
-        if len(times) >= sampling.max_tokens:
-            reason = "length"
-        else:
-            reason = "context" if self.session.position >= self.context_length else "end"
-        return Stats(
-            prompt_tokens=len(prompt),
-            reused_tokens=reused,
-            new_tokens=len(times),
-            ttft_ms=((times[0] if times else now_ns) - began_ns) / 1e6,
-            tokens_per_second=(len(times) - 1) / between_s if between_s else None,
-            total_ms=(now_ns - began_ns) / 1e6,
-            stopped_by=reason,
-        )
-
-    def _quoted(self, value: Any) -> Any:
-        """The message with every control token in its texts made recognizable as typed."""
-        if isinstance(value, str):
-            text = value.replace(_QUOTE, "")
-            for special in self._specials:
-                text = text.replace(special, special[:1] + _QUOTE + special[1:])
-            return text
-        if isinstance(value, Mapping):
-            return {k: self._quoted(v) for k, v in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [self._quoted(v) for v in value]
-        return value
-
-    def _encode(self, text: str) -> list[int]:
-        """Control tokens of the template are parsed; those that were quoted are read as text."""
-        if _QUOTE not in text:
-            return self.tokenizer.encode(text)
-        ids: list[int] = []
-        rest = text
-        while (at := rest.find(_QUOTE)) > 0:
-            special = next((s for s in self._specials if rest.startswith(s[1:], at + 1) and rest[at - 1] == s[0]), "")
-            end = at + max(1, len(special))
-            ids += self.tokenizer.encode(rest[: at - 1])
-            ids += self.tokenizer.encode(rest[at - 1 : end].replace(_QUOTE, ""), parse_special=False)
-            rest = rest[end:]
-        return ids + self.tokenizer.encode(rest)
+    def _read(self, prompt: Sequence[int], start: int, reading: Reading | None) -> int:
+        """Feed all of the prompt but its last chunk; how many of its tokens are in the cache then."""
+        done = start
+        while len(prompt) - done > _CHUNK:
+            self.session.feed(prompt[done : done + _CHUNK])
+            done += _CHUNK
+            if reading is not None:
+                reading(done, len(prompt))
+        return done
 
 
 def open_bundle(
-    folder: str | Path, *, threads: int | None = None, context_length: int | None = None, check: bool = False
+    folder: str | Path, *, threads: int | None = None, context_length: int | None = None, check: bool = True
 ) -> Model:
     """Open a bundle on its runtime; nothing touches the network.
 
-    The manifest and every file's size are checked always, every file's sha256 with `check`
-    (about a second for each gigabyte). Raises `UsageError` when `folder` is no bundle,
-    `InputError` when it is damaged, `MissingError` when its runtime is not installed.
+    With `check`, every file is compared with the manifest (`edge.runtimes.integrity`: hashes
+    are remembered, so this costs a fifth of a second the first time and nothing after that).
+    `context_length` may be shorter than the bundle's, to save memory. Raises `UsageError` when
+    `folder` is no bundle or cannot be opened that way, `InputError` when it is damaged,
+    `MissingError` when its runtime is not installed.
     """
     folder = Path(folder).expanduser()
-    bundle = bundles.check(folder) if check else _check_sizes(folder, bundles.read(folder))
-    if context_length is not None and context_length < 1:
-        raise UsageError(f"a context of {context_length} tokens holds nothing")
+    bundle = bundles.read(folder)
+    if context_length is not None and not 0 < context_length <= bundle.context_length:
+        raise UsageError(
+            f"a context of {context_length} tokens was asked for; {bundle.name} takes 1 to {bundle.context_length}",
+            hint=f"export it again with --context {context_length}" if context_length > 0 else None,
+        )
+    if threads is not None and threads < 1:
+        raise UsageError(f"cannot run on {threads} threads")
+    if check:
+        integrity.check(folder, bundle)
+        _refuse_intruders(folder, bundle)
     engine = load("edge.runtimes.engines", bundle.format)
-    session = engine.load(folder, bundle, threads=threads, context_length=context_length)
+    session: Session = engine.load(folder, bundle, threads=threads, context_length=context_length)
     try:
         return Model(folder, bundle, session)
     except BaseException:
@@ -211,20 +245,30 @@ def open_bundle(
         raise
 
 
-def _check_sizes(folder: Path, bundle: Bundle) -> Bundle:
-    for file in bundle.files:
-        path = folder / file.path
-        if not path.is_file():
-            raise InputError(f"{path} is missing from the bundle", hint="export it again")
-        if path.stat().st_size != file.size_bytes:
+def _refuse_intruders(folder: Path, bundle: Bundle) -> None:
+    listed = {f.path for f in bundle.files}
+    for name in _SPOKEN:
+        if name not in listed and (folder / name).exists():
             raise InputError(
-                f"{path} is damaged: {path.stat().st_size} bytes, the manifest says {file.size_bytes}",
-                hint="export it again",
+                f"{folder / name} is not in the manifest: somebody put it there after the export",
+                hint="remove it, or export again",
             )
-    return bundle
 
 
-def _specials(tokenizer: Tokenizer) -> tuple[str, ...]:
-    """Control tokens as text, longest first."""
-    texts = {tokenizer.decode([i]) for i in tokenizer.special_ids}
-    return tuple(sorted((t for t in texts if len(t) > 1), key=lambda t: (-len(t), t)))
+def _stats(
+    prompt: Sequence[int],
+    reused: int,
+    times: Sequence[int],
+    began_ns: int,
+    ended: StopReason | Literal["caller"],
+) -> Stats:
+    between_s = (times[-1] - times[0]) / 1e9 if len(times) > 1 else 0.0
+    return Stats(
+        prompt_tokens=len(prompt),
+        reused_tokens=reused,
+        new_tokens=len(times),
+        ttft_ms=(times[0] - began_ns) / 1e6 if times else None,
+        tokens_per_second=(len(times) - 1) / between_s if between_s else None,
+        total_ms=(time.perf_counter_ns() - began_ns) / 1e6,
+        stopped_by=ended,
+    )

@@ -160,7 +160,7 @@ def _candidates(scaled: np.ndarray, sampling: Sampling) -> tuple[np.ndarray, np.
     return ids, p[ids].astype(np.float64), total
 
 
-StopReason = Literal["stop", "length", "context"]
+StopReason = Literal["end", "length", "context"]
 
 
 def generate(
@@ -199,7 +199,7 @@ def generate(
             logits = mask(logits, out)
         token = pick(logits, sampling, out, rng)
         if token in stops:
-            return "stop"
+            return "end"
         out.append(token)
         yield Token(token, now)
         if len(out) >= sampling.max_tokens:

@@ -111,7 +111,7 @@ def test_the_end_says_why():
             except StopIteration as done:
                 return done.value
 
-    assert end(EchoSession(), [1, 2], stop_ids=[0]) == "stop"
+    assert end(EchoSession(), [1, 2], stop_ids=[0]) == "end"
     assert end(EchoSession(), [1, 2, 3], Sampling(max_tokens=2)) == "length"
     assert end(EchoSession(), [1, 2], Sampling(max_tokens=0)) == "length"
     assert end(EchoSession(context_length=3), [1, 2, 3]) == "context"
