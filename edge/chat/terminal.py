@@ -1,64 +1,96 @@
-"""The interactive chat: reads lines, streams answers, obeys a few commands."""
+"""The conversation in a terminal: reads lines, streams answers, obeys a few commands."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Protocol
 
+from edge.chat.interrupt import Interrupt, Stopped
 from edge.chat.screen import printable
-from edge.errors import EdgeError
+from edge.errors import EdgeError, UsageError
 from edge.runtimes.conversation import Conversation
 from edge.runtimes.model import Stats
 from edge.runtimes.session import Sampling
 
-HELP = """  /help           this list
-  /reset          forget the conversation, keep the system prompt
-  /system TEXT    tell the model something before everything else (and start over)
-  /save FILE      keep the conversation
-  /load FILE      go on with a kept one
-  /stats          what the last answer took
-  /quit           leave (or Ctrl-D)
-  Ctrl-C stops an answer. A line that ends with \\ goes on in the next."""
+
+class Renderer(Protocol):
+    """Shows an answer as it comes; gets text that is safe to print."""
+
+    def push(self, text: str) -> None: ...
+    def flush(self) -> None: ...
 
 
-class Chat:
-    """One chat on a terminal. `read` gives a line, and raises `EOFError` or `KeyboardInterrupt`."""
+class Plain:
+    """The answer as it is, every piece at once."""
+
+    def push(self, text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def flush(self) -> None:
+        self.push("\n")
+
+
+class Terminal:
+    """One conversation with a person.
+
+    `read` gives a line, and raises `EOFError` or `KeyboardInterrupt`. With `save`, the
+    conversation is kept there after every answer.
+    """
 
     def __init__(
-        self, conversation: Conversation, sampling: Sampling, read: Callable[[str], str], *, save: Path | None = None
+        self,
+        conversation: Conversation,
+        sampling: Sampling,
+        read: Callable[[str], str],
+        *,
+        save: Path | None = None,
+        any_bundle: bool = False,
+        renderer: Renderer | None = None,
     ) -> None:
         self.conversation = conversation
         self.sampling = sampling
         self._read = read
         self._save = save
+        self._any_bundle = any_bundle
+        self._renderer = renderer or Plain()
         self._stats: Stats | None = None
 
     def run(self) -> None:
-        """Until the person leaves; with `save`, the conversation is kept after every answer."""
-        self._note(f"{self.conversation.model.bundle.name}, offline. /help lists the commands, Ctrl-D leaves.")
+        """Until the person leaves."""
+        model = self.conversation.model
+        self.note(f"{printable(model.bundle.name)}, offline. /help lists the commands, Ctrl-D leaves.")
+        if model.template is None:
+            self.note("(this model was not made for chat: it continues each text you give it)")
+        if self.conversation.messages:
+            self.note(f"(going on after {len(self.conversation.messages) // 2} turns)")
         while True:
             try:
                 line = self._line()
+                if line.startswith("/"):
+                    if not self._obey(line):
+                        return
+                elif line.strip():
+                    self._answer(line)
             except EOFError:
-                self._out("\n")
+                self.note("")
                 return
             except KeyboardInterrupt:
-                self._note("\n(to leave: /quit or Ctrl-D)")
-                continue
-            if not line.strip():
-                continue
-            try:
-                if line.startswith("/"):
-                    if not self._command(line):
-                        return
-                else:
-                    self._answer(line)
+                self.note("\n(to leave: /quit or Ctrl-D)")
             except EdgeError as err:
-                self._note(str(err))
+                self.note(f"edge: {printable(str(err))}")
             except OSError as err:
-                self._note(f"{err.strerror}: {err.filename}")
+                self.note(f"edge: {err.strerror}: {err.filename}")
+
+    def note(self, text: str) -> None:
+        """Words of ours, apart from the model's: on stderr, dim in a terminal."""
+        plain = not sys.stderr.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        sys.stderr.write(f"{text}\n" if plain else f"\x1b[2m{text}\x1b[0m\n")
+        sys.stderr.flush()
 
     def _line(self) -> str:
         line = self._read("> ")
@@ -67,89 +99,138 @@ class Chat:
         return line
 
     def _answer(self, text: str) -> None:
-        dropped = self.conversation.dropped
-        try:
-            for piece in self.conversation.say(text, self.sampling):
-                self._out(printable(piece.text))
-        except KeyboardInterrupt:
-            self._out(" ...")
-            self._note("\n(stopped)")
-        self._out("\n")
+        with Interrupt() as interrupt:
+            reading = _Reading(interrupt)
+            pieces = self.conversation.say(text, self.sampling, reading=reading)
+            began = False
+            try:
+                for piece in pieces:
+                    reading.clear()
+                    began = True
+                    self._renderer.push(printable(piece.text))
+                    if interrupt.presses:
+                        break
+            except Stopped:
+                reading.clear()
+            finally:
+                # Closing it remembers the answer as far as it came.
+                getattr(pieces, "close", lambda: None)()
+            if began:
+                self._renderer.flush()
         self._stats = self.conversation.model.stats
-        if self.conversation.dropped > dropped:
-            turns = self.conversation.dropped - dropped
-            self._note(f"(the context is full: the oldest {turns} turn{'s' if turns > 1 else ''} left out)")
-        if self._stats and self._stats.stopped_by == "length":
-            self._note(f"(cut at {self.sampling.max_tokens} tokens; more with --max-tokens)")
-        if self._stats and self._stats.stopped_by == "context":
-            self._note("(cut: the context is full)")
+        for line in self._remarks(stopped=interrupt.presses > 0, began=began):
+            self.note(line)
         if self._save:
             self.conversation.save(self._save)
 
-    def _command(self, line: str) -> bool:
-        """Obey it; false to leave."""
-        name, _, rest = line[1:].partition(" ")
-        rest = rest.strip()
-        if name in ("quit", "exit", "q"):
-            return False
-        if name == "help":
-            self._note(HELP)
-        elif name == "reset":
-            self.conversation.reset()
-            self._note("(forgotten)")
-        elif name == "system":
-            self.conversation.reset()
-            self.conversation.system = rest or None
-            self._note("(a new conversation)")
-        elif name in ("save", "load") and not rest:
-            self._note(f"/{name} needs a file name")
-        elif name == "save":
-            self.conversation.save(Path(rest).expanduser())
-            self._note(f"(kept in {rest})")
-        elif name == "load":
-            same = self.conversation.load(Path(rest).expanduser())
-            self._note(
-                f"({len(self.conversation.messages)} messages" + (")" if same else ", held with another bundle)")
+    def _remarks(self, *, stopped: bool, began: bool) -> list[str]:
+        found = []
+        if self.conversation.dropped:
+            found.append(
+                f"(the context is full: the model no longer sees the oldest {turns(self.conversation.dropped)})"
             )
-        elif name == "stats":
-            self._note(describe(self._stats) if self._stats else "nothing was answered yet")
-        else:
-            self._note(f"there is no command /{printable(name)}\n{HELP}")
+        if stopped:
+            found.append("(stopped)" if began else "(stopped before the answer began; the question is forgotten)")
+        elif self._stats and self._stats.stopped_by == "length":
+            found.append(f"(cut at {self.sampling.max_tokens} tokens; longer with --max-tokens)")
+        elif self._stats and self._stats.stopped_by == "context":
+            found.append("(cut: the context is full)")
+        return found
+
+    def _obey(self, line: str) -> bool:
+        """Do what the command says; false to leave."""
+        name, _, rest = line.rstrip().partition(" ")
+        if name in ("/quit", "/exit"):
+            return False
+        if name not in COMMANDS:
+            raise UsageError(f"there is no command {name}", hint="/help lists them; a space before it makes it text")
+        COMMANDS[name][2](self, rest.strip())
         return True
 
-    def _out(self, text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+    def _help(self, rest: str) -> None:
+        for name, (argument, about, _) in COMMANDS.items():
+            self.note(f"  {f'{name} {argument}':<16}{about}")
+        self.note("  Ctrl-C stops an answer. A line that ends with \\ goes on in the next.")
 
-    def _note(self, text: str) -> None:
-        """Words of ours, apart from the model's: dimmed, on stderr."""
-        dim, plain = ("\x1b[2m", "\x1b[0m") if sys.stderr.isatty() and not os.environ.get("NO_COLOR") else ("", "")
-        sys.stderr.write(f"{dim}{text}{plain}\n")
-        sys.stderr.flush()
+    def _reset(self, rest: str) -> None:
+        self.conversation.reset()
+        self.note("(forgotten, but for the system prompt)" if self.conversation.system else "(forgotten)")
+
+    def _system(self, rest: str) -> None:
+        if not rest:
+            self.note(printable(self.conversation.system or "(no system prompt)"))
+            return
+        self.conversation.system = None if rest == "off" else rest
+        self.note("(holds from the next question on)")
+
+    def _keep(self, rest: str) -> None:
+        path = Path(rest).expanduser() if rest else self._save
+        if path is None:
+            raise UsageError("/save needs the name of a file")
+        self.conversation.save(path)
+        self.note(f"(kept in {path})")
+
+    def _load(self, rest: str) -> None:
+        if not rest:
+            raise UsageError("/load needs the name of a file")
+        self.conversation.load(Path(rest).expanduser(), any_bundle=self._any_bundle)
+        self.note(f"(going on after {turns(len(self.conversation.messages) // 2)})")
+
+    def _show_stats(self, rest: str) -> None:
+        model = self.conversation.model
+        self.note(describe(self._stats) if self._stats else "nothing was answered yet")
+        said = turns(len(self.conversation.messages) // 2)
+        self.note(f"{said}; {model.session.position} of {model.context_length} tokens held")
+        self.note("drawn with " + ", ".join(f"{k} {v}" for k, v in asdict(self.sampling).items()))
+
+
+Command = tuple[str, str, Callable[[Terminal, str], None]]
+COMMANDS: dict[str, Command] = {
+    "/help": ("", "this list", Terminal._help),
+    "/reset": ("", "forget what was said, keep the system prompt", Terminal._reset),
+    "/system": ("[TEXT|off]", "show or change what the model is told before everything else", Terminal._system),
+    "/save": ("[FILE]", "keep the conversation", Terminal._keep),
+    "/load": ("FILE", "go on with a kept one", Terminal._load),
+    "/stats": ("", "what the last answer took", Terminal._show_stats),
+    "/quit": ("", "leave, as does Ctrl-D", lambda terminal, rest: None),
+}
+
+
+class _Reading:
+    """Shows how much of a long prompt has been read, and stops there when Ctrl-C was pressed."""
+
+    def __init__(self, interrupt: Interrupt) -> None:
+        self._interrupt = interrupt
+        self._shown = False
+
+    def __call__(self, done: int, total: int) -> None:
+        self._interrupt.check()
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\rreading {100 * done // total} %")
+            sys.stderr.flush()
+            self._shown = True
+
+    def clear(self) -> None:
+        if self._shown:
+            sys.stderr.write("\r" + " " * len("reading 100 %") + "\r")
+            sys.stderr.flush()
+            self._shown = False
+
+
+def turns(n: int) -> str:
+    """Turns, counted."""
+    return "turn" if n == 1 else f"{n} turns"
 
 
 def describe(stats: Stats) -> str:
-    """One line for people."""
-    speed = "" if stats.tokens_per_second is None else f", {stats.tokens_per_second:.1f} tok/s"
+    """What an answer took, in one line.
+
+    >>> describe(Stats(20, 12, 3, 8.0, 100.0, 28.0, "end"))
+    '3 tokens in 0.03 s, 100.0 tokens/s after the first; first after 8 ms; prompt 20 tokens, 12 of them held already'
+    """
+    speed = "" if stats.tokens_per_second is None else f", {stats.tokens_per_second:.1f} tokens/s after the first"
+    first = "" if stats.ttft_ms is None else f"; first after {stats.ttft_ms:.0f} ms"
     return (
-        f"{stats.new_tokens} tokens in {stats.total_ms / 1000:.2f} s{speed}; first after {stats.ttft_ms:.0f} ms; "
-        f"prompt {stats.prompt_tokens} tokens, {stats.reused_tokens} of them from the cache"
+        f"{stats.new_tokens} tokens in {stats.total_ms / 1000:.2f} s{speed}{first}; "
+        f"prompt {stats.prompt_tokens} tokens, {stats.reused_tokens} of them held already"
     )
-
-
-def reader(history: Path | None = None) -> Callable[[str], str]:
-    """A line editor with history where prompt-toolkit is installed, plain `input` elsewhere."""
-    try:
-        from prompt_toolkit import PromptSession
-        from prompt_toolkit.history import FileHistory, History, InMemoryHistory
-    except ImportError:
-        return input
-    store: History = InMemoryHistory()
-    if history is not None:
-        try:
-            history.parent.mkdir(parents=True, exist_ok=True)
-            history.touch(mode=0o600, exist_ok=True)
-            store = FileHistory(str(history))
-        except OSError:
-            pass  # a read-only home: history for this session only
-    return PromptSession(history=store).prompt

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 EXTRA = "all"  # needs nothing that is not always there
+_SURE = 100.0  # a logit that every temperature in use draws
 
 
 class EchoSession:
@@ -82,7 +83,7 @@ class EchoSession:
         import numpy as np
 
         row = np.zeros(self.vocab_size, np.float32)
-        row[self._next(end)] = 1.0
+        row[self._next(end)] = _SURE
         return row
 
     def _next(self, end: int) -> int:
