@@ -1,8 +1,11 @@
-"""Ctrl-C while an answer comes: ends the answer, not the program."""
+"""The keyboard while an answer comes: Ctrl-C ends the answer, not the program, and nothing echoes into it."""
 
 from __future__ import annotations
 
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -42,3 +45,24 @@ class Interrupt:
         self.presses += 1
         if self.presses >= _PATIENCE:
             raise KeyboardInterrupt
+
+
+@contextmanager
+def unechoed() -> Iterator[None]:
+    """What is typed while an answer comes is kept for the next line, and not shown in the middle of the answer."""
+    try:
+        import termios
+    except ImportError:  # not a system with such terminals
+        yield
+        return
+    if not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin)
+    quiet = before.copy()
+    quiet[3] &= ~termios.ECHO
+    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
-from edge.chat.interrupt import Interrupt, Stopped
+from edge.chat.interrupt import Interrupt, Stopped, unechoed
 from edge.chat.screen import printable
 from edge.errors import EdgeError, UsageError
 from edge.runtimes.conversation import Conversation
@@ -99,7 +99,7 @@ class Terminal:
         return line
 
     def _answer(self, text: str) -> None:
-        with Interrupt() as interrupt:
+        with unechoed(), Interrupt() as interrupt:
             reading = _Reading(interrupt)
             pieces = self.conversation.say(text, self.sampling, reading=reading)
             began = False
