@@ -185,7 +185,7 @@ def test_what_cannot_be_opened_so_is_refused(folder, options, words):
 
 def test_a_failed_start_closes_the_session(folder, monkeypatch):
     closed = []
-    monkeypatch.setattr(EchoSession, "close", lambda self: closed.append(self))
+    monkeypatch.setattr(EchoSession, "close", lambda self: closed.append(self))  # noqa: PLW0108
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(InputError, match="not a tokenizer"):
         open_bundle(folder, check=False)
