@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 WINDOW = 256  # tokens; short windows keep the memory of the reference small
 _TEXT_LIMIT_BYTES = 64 << 20
+_HESSIAN_BYTES = 1 << 30
 _OVERLAP = 24  # tokens in a row that two texts may share: chat templates repeat, sentences do not
 _CORPUS = Path(__file__).parent / "corpus"
 
@@ -117,6 +118,69 @@ def activation_statistics(
         folder = cache.root() / "activations" / key
     with np.load(folder / "statistics.npz", allow_pickle=False) as stored:
         return {name: stored[name] for name in stored.files}
+
+
+def activation_hessians(
+    checkpoint: Checkpoint,
+    calibration: Calibration,
+    consume: Callable[[str, np.ndarray], None],
+    progress: Progress | None = None,
+) -> None:
+    """Hand over, for each input that matrices share, the mean of x x^T over the tokens, float32 `(in, in)`.
+
+    `consume(name, hessian)` is called once for every weight name, in the model's order. As many
+    layers are measured in one pass as fit `_HESSIAN_BYTES`, so memory stays bounded for any
+    model. Matrices with the same input get the same array.
+    """
+    import torch
+
+    progress = progress or Silent()
+    model = load_model(checkpoint)
+    linear = [(f"{n}.weight", m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
+    groups: list[list[tuple[str, Any]]] = [[]]
+    used = 0
+    for name, module in linear:
+        size = 4 * module.in_features**2
+        if used + size > _HESSIAN_BYTES and groups[-1]:
+            groups.append([])
+            used = 0
+        groups[-1].append((name, module))
+        used += size
+    progress.start("measuring activations", len(groups) * len(calibration.windows))
+    done = 0
+    for group in groups:
+        sums: dict[str, Any] = {}
+        # Matrices that are fed the same tensor (queries, keys and values) share one sum.
+        shared: dict[str, str] = {}
+        seen: tuple[Any, str] | None = None
+
+        def add(name: str, inputs: tuple[Any, ...], sums: Any = sums, shared: Any = shared) -> None:
+            nonlocal seen
+            if name in shared:
+                return
+            if seen is not None and seen[0] is inputs[0]:
+                shared[name] = seen[1]
+                return
+            seen = (inputs[0], name)
+            x = inputs[0].detach().reshape(-1, inputs[0].shape[-1])
+            if name in sums:
+                sums[name].addmm_(x.T, x)
+            else:
+                sums[name] = x.T @ x
+
+        handles = [m.register_forward_pre_hook(lambda _, i, n=name: add(n, i)) for name, m in group]
+        try:
+            with torch.inference_mode():
+                for window in calibration.windows:
+                    model(torch.tensor([window]), use_cache=False)
+                    done += 1
+                    progress.advance(done)
+        finally:
+            for handle in handles:
+                handle.remove()
+        seen = None
+        for name, _ in group:
+            consume(name, (sums[shared.get(name, name)] / calibration.n_tokens).numpy())
 
 
 def _measure(checkpoint: Checkpoint, calibration: Calibration, progress: Progress) -> dict[str, np.ndarray]:

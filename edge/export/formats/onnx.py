@@ -1,0 +1,267 @@
+"""ONNX: graphs by mobius, blocks of few bits, one file for onnxruntime, onnxruntime-genai and transformers.js.
+
+edge export SOURCE --format onnx --quant int4
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from edge.errors import EdgeError, UsageError, require
+from edge.export.artifact import Artifact, Need, Quantization
+from edge.export.checkpoint import Checkpoint
+from edge.export.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edge.export.calibrate import Calibration
+    from edge.export.onnx_graph import Graph
+
+EXTRA = "onnx"
+
+
+class _Plan(NamedTuple):
+    """Bits and block size of the matrices, and of the head that shares its blocks with the embedding."""
+
+    bits: int
+    block: int
+    head_bits: int
+    head_block: int
+    method: str
+
+
+_PLANS: dict[str, _Plan] = {}
+
+
+def _table() -> dict[str, Quantization]:
+    """Every way to store weights, best first among equals; the short names are the recommended ones."""
+    rows = {
+        "fp32": Quantization("fp32", 32, 32.0, about="full precision; the reference of the other files"),
+        "fp16": Quantization("fp16", 16, 16.0, about="half precision on disk; computed in float32 on a CPU"),
+    }
+
+    def add(name: str, plan: _Plan, about: str) -> None:
+        _PLANS[name] = plan
+        # A float32 scale and a zero point for each block.
+        stored = plan.bits + (32 + plan.bits) / plan.block
+        rows[name] = Quantization(name, plan.bits, stored, calibrated=plan.method == "gptq", about=about)
+
+    add("int8", _Plan(8, 32, 8, 32, "rtn"), "hardly any loss")
+    add("int8-64", _Plan(8, 64, 8, 64, "gptq"), "smaller and faster than int8, calibrated")
+    add("int4", _Plan(4, 32, 4, 64, "gptq"), "calibrated; the smallest that is worth having")
+    add("int4-head8", _Plan(4, 32, 8, 32, "gptq"), "int4 with the embedding and the head in 8 bits: larger and better")
+    for method in ("rtn", "kquant", "hqq", "gptq"):
+        for block in (32, 64, 128):
+            add(f"int4-{method}-{block}", _Plan(4, block, 4, block, method), f"{method}, blocks of {block}")
+    return rows
+
+
+QUANTIZATIONS: dict[str, Quantization] = _table()
+PORTABLE: dict[str, str] = {"32bit": "fp32", "16bit": "fp16", "8bit": "int8", "4bit": "int4"}
+
+# What transformers.js calls the file of each precision (its option `dtype`: fp32, fp16, q8, q4).
+_FILE_NAMES = {32: "model", 16: "model_fp16", 8: "model_quantized", 4: "model_q4"}
+_LIBRARY_BYTES = 900 << 20
+_OPSET = 21  # the newest that runtimes in browsers read; the graph needs nothing newer
+
+
+def estimate(checkpoint: Checkpoint, quantization: str) -> Need:
+    """Memory, disk and time of `convert` and `quantize`, from measured rates on two cores."""
+    kind = _kind(quantization)
+    n = checkpoint.n_parameters
+    method = _PLANS[quantization].method if quantization in _PLANS else ""
+    rates = {"": 0.0, "rtn": 2e7, "kquant": 8e5, "hqq": 3e6, "gptq": 1.2e6}
+    return Need(
+        ram_bytes=_LIBRARY_BYTES + 9 * n,
+        disk_bytes=8 * n + int(n * kind.bits_per_weight / 8),
+        time_s=15 + n / 4e7 + (n / rates[method] if method else 0),
+    )
+
+
+def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progress: Progress | None = None) -> Artifact:
+    """Write `onnx/model.onnx` in float32 into `folder`, with a ledger of where every tensor went.
+
+    Raises `EdgeError` when mobius cannot build the architecture, or when a tensor was lost or
+    changed on the way.
+    """
+    from edge.export import mobius_run, onnx_graph
+    from edge.export.onnx_ledger import ledger
+
+    require("mobius", extra="export", purpose="converting to ONNX")
+    progress = progress or Silent()
+    folder = Path(folder)
+    built = folder / "built"
+    version = mobius_run.build(checkpoint, built, progress)
+    graph = onnx_graph.load(built / "model.onnx")
+    onnx_graph.lower_opset(graph, _OPSET)
+    onnx_graph.trim_rotary(graph, context_length)
+    progress.start("comparing every tensor with its source")
+    entries = ledger(checkpoint, graph)
+    progress.start("writing the ONNX file")
+    files = _write(graph, folder, "fp32", built / "genai_config.json", context_length)
+    mobius_run.remove(built)
+    return Artifact(
+        format="onnx",
+        quantization="fp32",
+        folder=folder,
+        model_file=files[0],
+        files=files,
+        ledger=entries,
+        context_length=context_length,
+        plan={"type": "fp32", "opset": _OPSET},
+        tools={"mobius-onnx": version},
+    )
+
+
+def quantize(
+    artifact: Artifact,
+    checkpoint: Checkpoint,
+    quantization: str,
+    folder: Path,
+    *,
+    calibration: Calibration | None,
+    progress: Progress | None = None,
+) -> Artifact:
+    """Write the model with another `quantization` into `folder`.
+
+    With `calibration`, the methods that use it carry rounding errors over to other columns of
+    the same matrix; without it they round to nearest.
+    """
+    from edge.export import onnx_graph, onnx_nodes
+
+    kind = _kind(quantization)
+    progress = progress or Silent()
+    folder = Path(folder)
+    graph = onnx_graph.load(artifact.path)
+    if kind.bits == 16:
+        onnx_nodes.halve(graph)
+        plan: dict[str, Any] = {"type": "fp16"}
+    elif kind.bits < 16:
+        chosen = _PLANS[quantization]
+        done = _quantize_matrices(graph, artifact, checkpoint, chosen, calibration, progress)
+        plan = {
+            **chosen._asdict(),
+            "type": quantization,
+            "method": chosen.method if calibration or chosen.method != "gptq" else "rtn",
+            "matrices": done,
+            "calibration": calibration.sha256 if calibration and chosen.method == "gptq" else None,
+        }
+    else:
+        plan = {"type": "fp32"}
+    progress.start("writing the ONNX file")
+    files = _write(graph, folder, quantization, artifact.folder / "genai_config.json", artifact.context_length)
+    from edge.export.onnx_ledger import with_types
+
+    entries = with_types(artifact.ledger, graph)
+    return replace(
+        artifact,
+        quantization=quantization,
+        folder=folder,
+        model_file=files[0],
+        files=files,
+        ledger=entries,
+        plan={**artifact.plan, **plan},
+    )
+
+
+def _quantize_matrices(
+    graph: Graph,
+    artifact: Artifact,
+    checkpoint: Checkpoint,
+    plan: _Plan,
+    calibration: Calibration | None,
+    progress: Progress,
+) -> int:
+    """Replace every product with a constant matrix by one with blocks; how many there were."""
+    from edge.export import onnx_graph, onnx_nodes
+    from edge.export.calibrate import activation_hessians
+
+    source_of = {target: e.source for e in artifact.ledger for target in e.target}
+    products = {weight: (node, turned) for node, weight, turned in onnx_graph.constant_matmuls(graph)}
+    # Packed matrices have one input, so any of their sources' Hessians is theirs.
+    waiting = {source_of[w][0]: w for w in products if source_of.get(w)}
+    head = "lm_head.weight"
+    tied = next((w for w, (_, turned) in products.items() if turned), None)
+    if tied is not None:
+        waiting.pop(source_of[tied][0], None)
+        waiting[head] = tied
+    done = 0
+
+    def one(name: str, hessian: np.ndarray | None) -> None:
+        nonlocal done
+        weight = waiting.pop(name, None)
+        if weight is None:
+            return
+        node, turned = products[weight]
+        is_head = name == head or turned
+        onnx_nodes.quantize_product(
+            graph,
+            node,
+            weight,
+            turned,
+            bits=plan.head_bits if is_head else plan.bits,
+            block_size=plan.head_block if is_head else plan.block,
+            method=plan.method,
+            hessian=hessian,
+        )
+        done += 1
+
+    if calibration is not None and plan.method == "gptq":
+        activation_hessians(checkpoint, calibration, one, progress)
+    progress.start("quantizing", len(waiting))
+    for name in list(waiting):
+        one(name, None)
+        progress.advance(done)
+    if not done:
+        raise EdgeError("nothing was quantized: this graph has no product with a constant matrix")
+    onnx_nodes.quantize_embedding(graph, bits=plan.head_bits, block_size=plan.head_block)
+    return done
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """What the graph says, without loading the model. Raises `InputError` for a damaged file."""
+    from edge.readers.onnx import read
+
+    return read(path).facts()
+
+
+def weight_errors(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[tuple[str, float]]:
+    """For every matrix: its first source tensor and the relative error of what is stored."""
+    import numpy as np
+
+    from edge.export import onnx_graph, onnx_nodes
+    from edge.export.onnx_ledger import source_matrix
+
+    graph = onnx_graph.load(artifact.path)
+    for entry in artifact.ledger:
+        if not entry.source or not entry.target:
+            continue
+        wanted = source_matrix(checkpoint, entry.source)
+        found = onnx_nodes.stored_matrix(graph, entry.target[0], wanted.shape)
+        if found is not None and wanted.ndim == 2:
+            size = float(np.linalg.norm(wanted)) or 1.0
+            yield entry.source[0], float(np.linalg.norm(found - wanted)) / size
+
+
+def _write(graph: Graph, folder: Path, quantization: str, genai_config: Path, context_length: int) -> tuple[str, ...]:
+    from edge.export import onnx_graph
+
+    name = f"onnx/{_FILE_NAMES[QUANTIZATIONS[quantization].bits]}.onnx"
+    onnx_graph.save(graph, folder / name)
+    config = json.loads(genai_config.read_text())
+    config["model"]["context_length"] = context_length
+    config["model"]["decoder"]["filename"] = name
+    config["search"].update(max_length=context_length, do_sample=False, past_present_share_buffer=True)
+    (folder / "genai_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    return name, f"{name}_data", "genai_config.json"
+
+
+def _kind(quantization: str) -> Quantization:
+    if quantization not in QUANTIZATIONS:
+        raise UsageError(f"ONNX has no quantization {quantization!r}", hint=f"there are: {', '.join(QUANTIZATIONS)}")
+    return QUANTIZATIONS[quantization]

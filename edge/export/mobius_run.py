@@ -1,0 +1,44 @@
+"""mobius in a process of its own: its memory is given back, and what it prints stays inside."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from edge.errors import EdgeError
+from edge.export.checkpoint import Checkpoint
+from edge.export.progress import Progress
+
+_TIMEOUT_S = 6 * 3600
+
+
+def build(checkpoint: Checkpoint, folder: Path, progress: Progress) -> str:
+    """Write the float32 graph and genai_config.json into `folder`; mobius's version.
+
+    Raises `EdgeError` with the last line of what mobius said when it fails.
+    """
+    progress.start("building the ONNX graph")
+    argv = [
+        sys.executable, "-m", "mobius", "build", "--config", str(checkpoint.folder), "--ep", "cpu", "--dtype", "f32",
+        "--runtime", "ort-genai", str(folder),
+    ]  # fmt: skip
+    quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "ORT_DISABLE_TELEMETRY": "1", "TQDM_DISABLE": "1"}
+    done = subprocess.run(
+        argv, env={**os.environ, **quiet}, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+    )
+    if done.returncode != 0 or not (folder / "model.onnx").is_file():
+        said = ([line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"])[-1]
+        raise EdgeError(
+            f"mobius cannot build {checkpoint.name} ({checkpoint.model_type}): {said:.300}",
+            hint="free disk space if it is that; or choose another format",
+        )
+    return importlib.metadata.version("mobius-onnx")
+
+
+def remove(folder: Path) -> None:
+    """The intermediate files, once they are not needed any more."""
+    shutil.rmtree(folder)

@@ -1,0 +1,161 @@
+"""An ONNX graph with its weights left on disk until they are needed, and written one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge.bundle import safe_path
+from edge.errors import EdgeError, InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_ALIGNMENT = 4096  # a page: runtimes map the data file and use it in place
+_INLINE_BYTES = 1024
+
+
+@dataclass
+class Graph:
+    """A model without its large weights, where those lie, and those that were changed.
+
+    `weights` maps an initializer's name to its array; arrays from the file are memory-mapped.
+    """
+
+    model: Any
+    weights: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def nodes(self) -> Any:
+        return self.model.graph.node
+
+    def producers(self) -> dict[str, Any]:
+        """The node that makes each value."""
+        return {name: node for node in self.nodes for name in node.output}
+
+    def replace(self, old: Iterable[Any], new: Iterable[Any]) -> None:
+        """Put `new` nodes where the first of `old` stood."""
+        gone = {n.output[0] for n in old}
+        out: list[Any] = []
+        placed = False
+        for node in list(self.nodes):
+            if node.output[0] not in gone:
+                out.append(node)
+            elif not placed:
+                out += new
+                placed = True
+        del self.nodes[:]
+        self.nodes.extend(out)
+
+    def drop_unused(self) -> None:
+        """Forget weights that no node reads any more."""
+        used = {name for node in self.nodes for name in node.input}
+        for name in set(self.weights) - used:
+            del self.weights[name]
+
+
+def load(path: Path) -> Graph:
+    """Read a model of our own making; its external data is mapped, not read."""
+    import numpy as np
+    import onnx
+
+    model = onnx.load(str(path), load_external_data=False)
+    graph = Graph(model)
+    for tensor in model.graph.initializer:
+        external = {e.key: e.value for e in tensor.external_data}
+        if not external:
+            graph.weights[tensor.name] = onnx.numpy_helper.to_array(tensor)
+            continue
+        data = path.parent / safe_path(external["location"])
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        offset, length = int(external.get("offset", 0)), int(external["length"])
+        if offset + length > data.stat().st_size:
+            raise InputError(f"{path} points past the end of {data.name}")
+        graph.weights[tensor.name] = np.memmap(data, dtype, "r", offset, tuple(tensor.dims))
+    del model.graph.initializer[:]
+    return graph
+
+
+def save(graph: Graph, path: Path) -> tuple[Path, ...]:
+    """Write the model and, beside it, `<name>_data` with its weights; one weight in memory at a time.
+
+    The name of the data file is what transformers.js looks for.
+    """
+    import numpy as np
+    import onnx
+
+    graph.drop_unused()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data_path = path.with_name(path.name + "_data")
+    del graph.model.graph.initializer[:]
+    with data_path.open("wb") as data:
+        for name, array in graph.weights.items():
+            if array.nbytes <= _INLINE_BYTES:
+                graph.model.graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
+                continue
+            data.write(b"\0" * (-data.tell() % _ALIGNMENT))
+            tensor = onnx.TensorProto(
+                name=name,
+                dims=array.shape,
+                data_type=onnx.helper.np_dtype_to_tensor_dtype(array.dtype),
+                data_location=onnx.TensorProto.EXTERNAL,
+            )
+            for key, value in (("location", data_path.name), ("offset", data.tell()), ("length", array.nbytes)):
+                tensor.external_data.add(key=key, value=str(value))
+            np.ascontiguousarray(array).tofile(data)
+            graph.model.graph.initializer.append(tensor)
+    path.write_bytes(graph.model.SerializeToString())
+    return path, data_path
+
+
+def constant_matmuls(graph: Graph) -> Iterator[tuple[Any, str, bool]]:
+    """Every product with a constant matrix: node, weight name, and whether a Transpose stands between.
+
+    A transposed weight is stored `(outputs, inputs)`, a plain one `(inputs, outputs)`.
+    """
+    producers = graph.producers()
+    for node in list(graph.nodes):
+        if node.op_type != "MatMul":
+            continue
+        name = node.input[1]
+        if name in graph.weights and graph.weights[name].ndim == 2:
+            yield node, name, False
+        elif (made_by := producers.get(name)) is not None and made_by.op_type == "Transpose":
+            source = made_by.input[0]
+            if source in graph.weights and graph.weights[source].ndim == 2:
+                yield node, source, True
+
+
+def lower_opset(graph: Graph, version: int) -> None:
+    """Write the graph in an older opset, so that more runtimes read it.
+
+    Raises `EdgeError` for an operator that the older opset does not have.
+    """
+    import onnx
+
+    for node in graph.nodes:
+        if node.domain:
+            continue
+        if node.op_type == "RMSNormalization":
+            # The same computation under the name that onnxruntime has had for years.
+            node.op_type = "SimplifiedLayerNormalization"
+            continue
+        try:
+            onnx.defs.get_schema(node.op_type, version)
+        except onnx.defs.SchemaError:
+            raise EdgeError(f"the ONNX graph uses {node.op_type}, which opset {version} does not have") from None
+    for opset in graph.model.opset_import:
+        if not opset.domain:
+            opset.version = version
+    graph.model.ir_version = min(graph.model.ir_version, 10)
+
+
+def trim_rotary(graph: Graph, context_length: int) -> None:
+    """Keep only the rows of the rotary tables that positions of this context can reach."""
+    for node in graph.nodes:
+        if node.op_type == "GroupQueryAttention" and len(node.input) > 8:
+            for name in node.input[7:9]:
+                if name in graph.weights:
+                    graph.weights[name] = graph.weights[name][:context_length]

@@ -1,0 +1,145 @@
+"""Rewriting nodes: products with a constant matrix and the embedding, in blocks or half precision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edge.errors import EdgeError
+from edge.export import onnx_blocks
+from edge.export.onnx_blocks import Blocks
+from edge.export.onnx_graph import Graph, constant_matmuls
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_MICROSOFT = "com.microsoft"
+_INT8_COMPUTE = 4  # MatMulNBits' accuracy_level: activations in 8 bits, block by block
+
+
+def quantize_product(
+    graph: Graph,
+    node: Any,
+    weight: str,
+    turned: bool,
+    *,
+    bits: int,
+    block_size: int,
+    method: str,
+    hessian: np.ndarray | None,
+) -> None:
+    """Put a `MatMulNBits` in the place of `node` (and of the Transpose before it, when `turned`)."""
+    import numpy as np
+    import onnx
+
+    matrix = np.asarray(graph.weights[weight], np.float32)
+    if not turned:
+        matrix = np.ascontiguousarray(matrix.T)
+    blocks = onnx_blocks.quantize(matrix, bits, block_size, method, hessian)
+    n_out, n_in = matrix.shape
+    _store(graph, weight, blocks)
+    made = onnx.helper.make_node(
+        "MatMulNBits",
+        [node.input[0], f"{weight}.blocks", f"{weight}.scales", f"{weight}.zero_points"],
+        list(node.output),
+        name=node.name,
+        domain=_MICROSOFT,
+        K=n_in,
+        N=n_out,
+        bits=bits,
+        block_size=block_size,
+        accuracy_level=_INT8_COMPUTE,
+    )
+    gone = [node]
+    if turned:
+        gone.append(graph.producers()[node.input[1]])
+    graph.replace(gone, [made])
+
+
+def quantize_embedding(graph: Graph, *, bits: int, block_size: int) -> None:
+    """Let the token embedding read blocks too: those of the head when they share a matrix."""
+    import onnx
+
+    for node in list(graph.nodes):
+        if node.op_type != "Gather" or node.input[0] not in graph.weights or node.input[1] != "input_ids":
+            continue
+        weight = node.input[0]
+        matrix = graph.weights[weight]
+        if f"{weight}.blocks" not in graph.weights:
+            _store(graph, weight, onnx_blocks.quantize(matrix, bits, block_size, "rtn"))
+        n_rows = len(graph.weights[f"{weight}.scales"])
+        # The head reads (rows, blocks, bytes); the embedding wants (rows, bytes). A Reshape of a
+        # constant is folded when the model is loaded, without copying the blocks in the file.
+        shape = f"{weight}.rows"
+        import numpy as np
+
+        graph.weights[shape] = np.array([n_rows, -1], np.int64)
+        flat = onnx.helper.make_node("Reshape", [f"{weight}.blocks", shape], [f"{weight}.flat"], name=f"{weight}.flat")
+        made = onnx.helper.make_node(
+            "GatherBlockQuantized",
+            [f"{weight}.flat", node.input[1], f"{weight}.scales", f"{weight}.zero_points"],
+            list(node.output),
+            name=node.name,
+            domain=_MICROSOFT,
+            bits=bits,
+            block_size=block_size,
+            gather_axis=0,
+            quantize_axis=1,
+        )
+        graph.replace([node], [flat, made])
+        return
+    raise EdgeError("this graph has no token embedding that is looked up by input_ids")
+
+
+def halve(graph: Graph) -> None:
+    """Store matrices in float16; a Cast in front of each use, so that any runtime can compute with them."""
+    import numpy as np
+    import onnx
+
+    float32 = onnx.TensorProto.FLOAT
+    products = {w for _, w, _ in constant_matmuls(graph)}
+    matrices = products | {n.input[0] for n in graph.nodes if n.op_type == "Gather" and n.input[1] == "input_ids"}
+    out: list[Any] = []
+    cast: set[str] = set()
+    for node in graph.nodes:
+        for i, name in enumerate(node.input):
+            if name not in matrices:
+                continue
+            if node.op_type == "Gather":  # only the rows that were looked up
+                result = node.output[0]
+                node.output[0] = f"{result}.half"
+                out += [node, onnx.helper.make_node("Cast", [node.output[0]], [result], to=float32)]
+                break
+            if name not in cast:
+                out.append(onnx.helper.make_node("Cast", [name], [f"{name}.float32"], to=float32))
+                cast.add(name)
+            node.input[i] = f"{name}.float32"
+        else:
+            out.append(node)
+    for name in matrices:
+        graph.weights[name] = np.asarray(graph.weights[name]).astype(np.float16)
+    del graph.nodes[:]
+    graph.nodes.extend(out)
+
+
+def stored_matrix(graph: Graph, target: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    """What a weight of the graph stands for, as float32 `(outputs, inputs)`; `None` when it is no matrix."""
+    import numpy as np
+
+    base = target.removesuffix(".blocks")
+    if f"{base}.blocks" in graph.weights:
+        node = next(n for n in graph.nodes if n.op_type == "MatMulNBits" and n.input[1] == f"{base}.blocks")
+        attributes = {a.name: a.i for a in node.attribute}
+        parts = [np.asarray(graph.weights[base + p]) for p in (".blocks", ".scales", ".zero_points")]
+        blocks = Blocks(parts[0], parts[1], parts[2], attributes["bits"], attributes["block_size"])
+        return blocks.dequantize(attributes["K"])
+    array = graph.weights.get(target)
+    if array is None or array.ndim != 2:
+        return None
+    values = np.asarray(array, np.float32)
+    return values if values.shape == shape else values.T
+
+
+def _store(graph: Graph, weight: str, blocks: Blocks) -> None:
+    graph.weights[f"{weight}.blocks"] = blocks.data
+    graph.weights[f"{weight}.scales"] = blocks.scales
+    graph.weights[f"{weight}.zero_points"] = blocks.zero_points
