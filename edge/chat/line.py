@@ -11,7 +11,7 @@ from typing import Any
 
 Read = Callable[[str], str]
 
-HINT = "(for history and line editing: pip install 'edge-deploy[chat]')"
+HINT = "(for history that is kept: pip install 'edge-deploy[chat]')"
 
 
 def reader(commands: Sequence[str], history: Path | None) -> tuple[Read, str | None]:
@@ -22,6 +22,8 @@ def reader(commands: Sequence[str], history: Path | None) -> tuple[Read, str | N
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return _ask_on_stderr, None
     if importlib.util.find_spec("prompt_toolkit") is None:
+        if importlib.util.find_spec("readline"):
+            import readline  # noqa: F401  input() takes it up: arrows work, and this chat's lines come back
         return input, HINT
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import WordCompleter

@@ -24,7 +24,7 @@ def answer(conversation: Conversation, prompt: str, sampling: Sampling, renderer
     if not sys.stderr.isatty():
         return
     if conversation.dropped:
-        sys.stderr.write(f"edge: the context is full: the oldest {turns(conversation.dropped)} left out\n")
+        sys.stderr.write(f"edge: the context is full: dropped {turns(conversation.dropped)}, oldest first\n")
     if stats and stats.stopped_by in ("length", "context"):
         reason = "--max-tokens" if stats.stopped_by == "length" else "the context is full"
         sys.stderr.write(f"edge: the answer was cut: {reason}\n")

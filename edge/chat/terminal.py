@@ -67,7 +67,7 @@ class Terminal:
         if model.template is None:
             self.note("(this model was not made for chat: it continues each text you give it)")
         if self.conversation.messages:
-            self.note(f"(going on after {len(self.conversation.messages) // 2} turns)")
+            self.note(f"(going on after {turns(len(self.conversation.messages) // 2)})")
         while True:
             try:
                 line = self._line()
@@ -126,9 +126,7 @@ class Terminal:
     def _remarks(self, *, stopped: bool, began: bool) -> list[str]:
         found = []
         if self.conversation.dropped:
-            found.append(
-                f"(the context is full: the model no longer sees the oldest {turns(self.conversation.dropped)})"
-            )
+            found.append(f"(the context is full: dropped {turns(self.conversation.dropped)}, oldest first)")
         if stopped:
             found.append("(stopped)" if began else "(stopped before the answer began; the question is forgotten)")
         elif self._stats and self._stats.stopped_by == "length":
@@ -219,7 +217,7 @@ class _Reading:
 
 def turns(n: int) -> str:
     """Turns, counted."""
-    return "turn" if n == 1 else f"{n} turns"
+    return "1 turn" if n == 1 else f"{n} turns"
 
 
 def describe(stats: Stats) -> str:
