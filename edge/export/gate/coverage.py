@@ -33,9 +33,9 @@ def coverage(checkpoint: Checkpoint, artifact: Artifact, asked: Quantization) ->
     achieved = 8 * n_bytes / max(1, n_elements)
     if asked.bits < 16 and achieved > 16:
         failures.append(f"nothing was quantized: {achieved:.1f} bits per weight, {asked.name} should have {asked.bits}")
-    file_bytes = artifact.path.stat().st_size
+    file_bytes = sum((artifact.folder / name).stat().st_size for name in artifact.files)
     if n_bytes > file_bytes:
-        failures.append(f"the ledger has {n_bytes:,} bytes of tensors, the file only {file_bytes:,}")
+        failures.append(f"the ledger has {n_bytes:,} bytes of tensors, the files only {file_bytes:,}")
     by_type: dict[str, int] = {}
     for entry in stored:
         by_type[entry.type] = by_type.get(entry.type, 0) + entry.n_bytes
