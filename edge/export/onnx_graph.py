@@ -13,7 +13,8 @@ from edge.errors import EdgeError, InputError
 if TYPE_CHECKING:
     import numpy as np
 
-_ALIGNMENT = 4096  # a page: runtimes map the data file and use it in place
+_PAGE_BYTES = 4096  # large weights start at a page: runtimes map the data file and use it in place
+_ALIGNMENT = 64
 _INLINE_BYTES = 1024
 
 
@@ -87,6 +88,9 @@ def save(graph: Graph, path: Path) -> tuple[Path, ...]:
     import onnx
 
     graph.drop_unused()
+    for node in graph.nodes:  # what the builder noted for itself
+        node.ClearField("doc_string")
+        del node.metadata_props[:]
     path.parent.mkdir(parents=True, exist_ok=True)
     data_path = path.with_name(path.name + "_data")
     del graph.model.graph.initializer[:]
@@ -95,7 +99,8 @@ def save(graph: Graph, path: Path) -> tuple[Path, ...]:
             if array.nbytes <= _INLINE_BYTES:
                 graph.model.graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
                 continue
-            data.write(b"\0" * (-data.tell() % _ALIGNMENT))
+            alignment = _PAGE_BYTES if array.nbytes >= 64 * _PAGE_BYTES else _ALIGNMENT
+            data.write(b"\0" * (-data.tell() % alignment))
             tensor = onnx.TensorProto(
                 name=name,
                 dims=array.shape,

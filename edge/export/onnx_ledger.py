@@ -21,13 +21,16 @@ def ledger(checkpoint: Checkpoint, graph: Graph) -> tuple[Entry, ...]:
     """Where every source tensor went in the float32 graph, by name, each value compared.
 
     mobius names a packed weight by its sources (`a__b__c__axis_0__concat`) and a turned one with
-    `_t`. Raises `EdgeError` naming the tensors when one is lost, used twice or changed.
+    `_t`; a weight of another name is looked for by its values. Raises `EdgeError` naming the
+    tensors when one is lost, used twice or changed.
     """
     import numpy as np
 
     out = []
+    named = {target: _sources(target, checkpoint) for target in graph.weights}
+    nameless = set(checkpoint.tensors) - {name for source in named.values() for name in source}
     for target, stored in graph.weights.items():
-        source = _sources(target, checkpoint)
+        source = named[target] or _by_value(stored, nameless, checkpoint)
         if not source:
             out.append(Entry((), (target,), _type(stored), stored.size, stored.nbytes, "fold", "made by the exporter"))
             continue
@@ -86,6 +89,18 @@ def _sources(target: str, checkpoint: Checkpoint) -> tuple[str, ...]:
         parts = tuple(name.removesuffix("_concat").removesuffix("__axis_0_").split("__"))
         if len(parts) > 1 and all(p in checkpoint.tensors for p in parts):
             return parts
+    return ()
+
+
+def _by_value(stored: np.ndarray, names: set[str], checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The source tensor that holds these values as they are or turned, taken from `names`."""
+    import numpy as np
+
+    for name in sorted(names):
+        for shape, values in ((stored.shape, stored), (stored.shape[::-1], stored.T)):
+            if checkpoint.tensors[name].shape == shape and np.array_equal(values, checkpoint.read(name)):
+                names.remove(name)
+                return (name,)
     return ()
 
 
