@@ -1,0 +1,215 @@
+"""TFLite on LiteRT: prompts in the largest prefill that they fill, then token by token.
+
+The file has a `decode` signature for one token, which gives logits, and `prefill_N` signatures for
+N tokens, which only fill the cache. The cache is as long as it was exported; a shorter context can
+be asked for, but saves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge.bundle import Bundle
+from edge.errors import InputError, UsageError, require
+from edge.readers import tflite as reader
+from edge.runtimes import litert
+from edge.runtimes.cores import physical_cores
+from edge.runtimes.session import ContextFull
+
+if TYPE_CHECKING:
+    import numpy as np
+
+EXTRA = "tflite"
+_HIDDEN = -1e30  # minus infinity gives NaN for a row in which everything is hidden
+_WORTH = 4  # a prefill that is filled by a quarter is faster than single tokens
+
+
+class TfliteSession:
+    """One LiteRT model; see `edge.runtimes.session.Session`."""
+
+    def __init__(self, runner: litert.Runner, header: reader.TfliteHeader, *, context_length: int) -> None:
+        import numpy as np
+
+        decode = header.signatures["decode"]
+        self._runner: litert.Runner | None = runner
+        self._cache_length = decode.inputs["mask"].shape[-1]
+        self.context_length = min(context_length, self._cache_length)
+        self.vocab_size = decode.outputs["logits"].shape[-1]
+        self._prefills = sorted(s.inputs["tokens"].shape[-1] for k, s in header.signatures.items() if k != "decode")
+        self._position = 0
+        self._id = np.zeros((1, 1), np.int32)
+        self._at = np.zeros(1, np.int32)
+        self._seen = np.full((1, 1, 1, self._cache_length), _HIDDEN, np.float32)
+
+    @property
+    def position(self) -> int:
+        return self._position
+
+    def feed(self, tokens: Sequence[int]) -> np.ndarray:
+        self._check(tokens)
+        done = 0
+        while n := len(tokens) - 1 - done:
+            size = self._prefill_size(n)
+            if size:
+                used = min(size, n)
+                self._prefill(tokens[done : done + used], size)
+            else:
+                used = 1
+                self._decode(tokens[done])
+            done += used
+        return self._decode(tokens[-1])
+
+    def feed_all(self, tokens: Sequence[int]) -> np.ndarray:
+        import numpy as np
+
+        self._check(tokens)
+        out = np.empty((len(tokens), self.vocab_size), np.float32)
+        for row, token in zip(out, tokens, strict=True):
+            row[:] = self._decode(token)
+        return out
+
+    def feed_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
+        raise UsageError("this TFLite bundle takes token ids only: it is no vision-language model")
+
+    def rewind(self, n_tokens: int) -> None:
+        self._open()
+        if not 0 <= n_tokens <= self._position:
+            raise UsageError(f"cannot rewind to {n_tokens}: the cache holds {self._position} tokens")
+        self._seen[..., n_tokens : self._position] = _HIDDEN
+        self._position = n_tokens
+
+    def close(self) -> None:
+        if self._runner is not None:
+            self._runner.close()
+        self._runner = None
+
+    def _prefill_size(self, n: int) -> int:
+        """The signature for the next of `n` tokens, 0 for single ones."""
+        room = self._cache_length - self._position
+        holding = next((s for s in self._prefills if s >= n), 0)
+        if holding and holding <= room and _WORTH * n >= holding:
+            return holding
+        return max((s for s in self._prefills if s <= n), default=0)
+
+    def _prefill(self, tokens: Sequence[int], size: int) -> None:
+        """Fill the cache. What stands behind the tokens is written too, and hidden until it is overwritten."""
+        import numpy as np
+
+        ids = np.zeros((1, size), np.int32)
+        ids[0, : len(tokens)] = tokens
+        at = np.arange(self._position, self._position + size, dtype=np.int32)
+        later = np.arange(self._cache_length)[None, :] > at[:, None]
+        mask = np.where(later, np.float32(_HIDDEN), np.float32(0))[None, None]
+        self._run(f"prefill_{size}", ids, at, mask)
+        self._seen[..., self._position : self._position + len(tokens)] = 0
+        self._position += len(tokens)
+
+    def _decode(self, token: int) -> np.ndarray:
+        self._id[0, 0] = token
+        self._at[0] = self._position
+        self._seen[..., self._position] = 0
+        try:
+            logits = self._run("decode", self._id, self._at, self._seen)
+        except BaseException:
+            self._seen[..., self._position] = _HIDDEN
+            raise
+        self._position += 1
+        assert logits is not None
+        return logits
+
+    def _run(self, signature: str, ids: np.ndarray, at: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
+        runner = self._open()
+        return runner.run(signature, ids, at, mask)
+
+    def _open(self) -> litert.Runner:
+        if self._runner is None:
+            raise UsageError("this session is closed", hint="open the bundle again")
+        return self._runner
+
+    def _check(self, tokens: Sequence[int]) -> None:
+        self._open()
+        if not len(tokens):
+            raise UsageError("there is nothing to feed: no tokens were given")
+        low, high = min(tokens), max(tokens)
+        if low < 0 or high >= self.vocab_size:
+            raise UsageError(f"token id {low if low < 0 else high} is outside the vocabulary of {self.vocab_size}")
+        if self._position + len(tokens) > self.context_length:
+            raise ContextFull(self._position, len(tokens), self.context_length)
+
+
+def load(
+    folder: Path,
+    bundle: Bundle,
+    *,
+    threads: int | None = None,
+    context_length: int | None = None,
+    interpreter: bool = False,
+) -> TfliteSession:
+    """A session for a bundle of format `tflite`.
+
+    The file is checked before a runtime sees it. `threads` defaults to the physical cores this
+    process may use; `interpreter` takes the interpreter where the compiled model is there too.
+    Raises `InputError` for a file that cannot be a decoder.
+    """
+    if threads is not None and threads < 1:
+        raise UsageError(f"cannot run on {threads} threads")
+    path = Path(folder) / bundle.model_file
+    header = reader.read(path)
+    _refuse_others(path, header)
+    n = threads or physical_cores()
+    runner: litert.Runner
+    if litert.has_compiled_model() and not interpreter:
+        sha256 = next((f.sha256 for f in bundle.files if f.path == bundle.model_file), "")
+        packed = litert.packed_weights(sha256, _version()) if sha256 else ":memory"
+        runner = litert.CompiledRunner(path, header.signatures, threads=n, packed=packed)
+    else:
+        runner = litert.InterpreterRunner(path, header.signatures, threads=n)
+    return TfliteSession(runner, header, context_length=context_length or bundle.context_length)
+
+
+def build() -> dict[str, str]:
+    """What runs: the runtime's version."""
+    if not litert.has_compiled_model():
+        litert.interpreter_class()
+    return {"ai-edge-litert" if litert.has_compiled_model() else "tflite-runtime": _version()}
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    for name in ("ai-edge-litert", "tflite-runtime"):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    require("ai_edge_litert", extra=EXTRA, purpose="running a TFLite bundle")
+    return ""
+
+
+def _refuse_others(path: Path, header: reader.TfliteHeader) -> None:
+    """Raise `InputError` unless all signatures are those of a decoder with one float32 cache."""
+    decode = header.signatures.get("decode")
+    wanted = {"tokens", "input_pos", "mask"}
+    reason = "" if decode else f"its signatures are {', '.join(header.signatures) or 'none'}"
+    for key, signature in header.signatures.items() if decode else ():
+        inputs = signature.inputs
+        cache = {n: t.shape for n, t in inputs.items() if n.startswith(litert.CACHE_PREFIX)}
+        logits = signature.outputs.get("logits")
+        tokens = inputs.get("tokens")
+        if set(inputs) - set(cache) != wanted or not cache or tokens is None:
+            reason = f"{key} takes {', '.join(inputs)[:200]}"
+        elif not set(cache) <= set(signature.outputs) or (key == "decode" and logits is None):
+            reason = f"{key} gives {', '.join(signature.outputs)[:200]}"
+        elif any(t.type != "float32" for n, t in inputs.items() if n not in {"tokens", "input_pos"}):
+            reason = f"{key} takes something else than float32"
+        elif key != "decode" and key != f"prefill_{tokens.shape[-1]}":
+            reason = f"{key} is no prefill of {tokens.shape[-1]} tokens"
+        elif decode is not None and (
+            any(decode.inputs[n].shape != shape for n, shape in cache.items() if n in decode.inputs)
+            or inputs["mask"].shape[-1:] != decode.inputs["mask"].shape[-1:]
+        ):
+            reason = f"{key} and decode have caches of different sizes"
+    if reason:
+        raise InputError(f"{path} is no decoder with a KV cache as edge writes it: {reason}", hint="export it again")
