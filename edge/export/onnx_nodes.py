@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import EdgeError
-from edge.export import onnx_blocks
-from edge.export.onnx_blocks import Blocks
+from edge.export import blocks
+from edge.export.blocks import Blocks
 from edge.export.onnx_graph import Graph, constant_matmuls
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def quantize_product(
     matrix = np.asarray(graph.weights[weight], np.float32)
     if not turned:
         matrix = np.ascontiguousarray(matrix.T)
-    blocks = onnx_blocks.quantize(matrix, bits, block_size, method, hessian)
+    blocks = blocks.quantize(matrix, bits, block_size, method, hessian)
     n_out, n_in = matrix.shape
     _store(graph, weight, blocks)
     made = onnx.helper.make_node(
@@ -65,7 +65,7 @@ def quantize_embedding(graph: Graph, *, bits: int, block_size: int) -> None:
         weight = node.input[0]
         matrix = graph.weights[weight]
         if f"{weight}.blocks" not in graph.weights:
-            _store(graph, weight, onnx_blocks.quantize(matrix, bits, block_size, "rtn"))
+            _store(graph, weight, blocks.quantize(matrix, bits, block_size, "rtn"))
         n_rows = len(graph.weights[f"{weight}.scales"])
         # The head reads (rows, blocks, bytes); the embedding wants (rows, bytes). A Reshape of a
         # constant is folded when the model is loaded, without copying the blocks in the file.

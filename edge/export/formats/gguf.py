@@ -8,14 +8,13 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import EdgeError, UsageError, require
-from edge.export.artifact import Artifact, Entry, Need, Quantization
+from edge.export.artifact import Artifact, Entry, Need, Quantization, link
 from edge.export.checkpoint import Checkpoint
 from edge.export.progress import Progress, Silent
 
@@ -138,7 +137,7 @@ def quantize(
     progress = progress or Silent()
     path = Path(folder) / artifact.model_file
     if quantization == artifact.quantization:
-        _link(artifact.path, path)
+        link(artifact.path, path)
         return replace(artifact, folder=Path(folder))
     if quantization in _NEEDS_IMATRIX and calibration is None:
         raise UsageError(
@@ -243,13 +242,6 @@ def _n_elements(shape: tuple[int, ...]) -> int:
     for d in shape:
         n *= d
     return n
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _by_target(ledger: tuple[Entry, ...], statistics: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,7 +1,8 @@
 """Matrices to blocks of few bits: round to nearest, k-quant, HQQ and GPTQ.
 
 The layout is that of ONNX Runtime's `MatMulNBits`: rows are outputs, each row is cut into blocks
-of inputs, each block has a scale and a zero point.
+of inputs, each block has a scale and a zero point. TFLite's is the same with the zero point in the
+middle (`symmetric`) and scales of 16 bits.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 METHODS = ("rtn", "kquant", "hqq", "gptq")
 _DAMPING = 0.01  # of the Hessian's mean diagonal, as in the GPTQ paper
 _COLUMNS = 128  # columns whose errors are carried over together
+_LEAST_HALF = 6.2e-5  # smaller numbers lose precision in 16 bits
 _SHRINKS = 24  # how many smaller ranges are tried for each block
 
 
@@ -47,22 +49,32 @@ class Blocks:
         return out
 
 
-def quantize(matrix: np.ndarray, bits: int, block_size: int, method: str, hessian: np.ndarray | None = None) -> Blocks:
+def quantize(
+    matrix: np.ndarray,
+    bits: int,
+    block_size: int,
+    method: str,
+    hessian: np.ndarray | None = None,
+    *,
+    symmetric: bool = False,
+) -> Blocks:
     """`matrix` float32 `(outputs, inputs)` to blocks.
 
     `hessian` is the mean of x x^T over calibration inputs, float32 `(inputs, inputs)`; with it,
     `gptq` carries each column's error over to the columns after it (Frantar et al. 2022,
     "GPTQ"), and chooses ranges by the error weighted with its diagonal. The other methods do not
-    look at it: `rtn` rounds to nearest, `kquant` and `hqq` are ONNX Runtime's own.
+    look at it: `rtn` rounds to nearest, `kquant` and `hqq` are ONNX Runtime's own. `symmetric`
+    is for `rtn` and `gptq`: every zero point is the middle, every scale has 16 bits.
     """
     import numpy as np
 
     if method == "gptq" and hessian is not None:
-        return _gptq(matrix, bits, block_size, hessian)
+        return _gptq(matrix, bits, block_size, hessian, symmetric)
     if method in ("kquant", "hqq") and bits == 4:
         return _onnxruntime(matrix, bits, block_size, method)
     blocks = _padded(matrix, block_size)
-    scales, zeros = _ranges(blocks, bits, np.ones(blocks.shape[2], np.float32), shrinks=1)
+    ones = np.ones(blocks.shape[2], np.float32)
+    scales, zeros = _ranges(blocks, bits, ones, shrinks=1, symmetric=symmetric)
     q = np.clip(np.rint(blocks / scales[..., None]) + zeros[..., None], 0, 2**bits - 1)
     return _packed(q.astype(np.uint8), scales, zeros, bits, block_size)
 
@@ -76,7 +88,9 @@ def _padded(matrix: np.ndarray, block_size: int) -> np.ndarray:
     return np.ascontiguousarray(padded, np.float32).reshape(len(matrix), -1, block_size)
 
 
-def _ranges(blocks: np.ndarray, bits: int, weight: np.ndarray, *, shrinks: int) -> tuple[np.ndarray, np.ndarray]:
+def _ranges(
+    blocks: np.ndarray, bits: int, weight: np.ndarray, *, shrinks: int, symmetric: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Scale and zero point of each block `(..., block_size)`: of several ranges, the one with the least weighted error.
 
     The range holds zero, so that padding and pruned weights stay exactly zero.
@@ -88,8 +102,14 @@ def _ranges(blocks: np.ndarray, bits: int, weight: np.ndarray, *, shrinks: int) 
     best_scale = best_zero = best_error = None
     for step in range(shrinks):
         keep = 1.0 - 0.5 * step / max(1, shrinks)
-        scale = np.maximum((high - low) * keep / top, 1e-10).astype(np.float32)
-        zero = np.clip(np.rint(-low * keep / scale), 0, top).astype(np.float32)
+        if symmetric:
+            middle = 2 ** (bits - 1)
+            scale = np.maximum(-low, high) * keep / (middle - 1)
+            scale = np.maximum(scale, _LEAST_HALF).astype(np.float16).astype(np.float32)
+            zero = np.full_like(scale, middle)
+        else:
+            scale = np.maximum((high - low) * keep / top, 1e-10).astype(np.float32)
+            zero = np.clip(np.rint(-low * keep / scale), 0, top).astype(np.float32)
         if shrinks == 1:
             return scale, zero
         q = np.clip(np.rint(blocks / scale[..., None]) + zero[..., None], 0, top)
@@ -104,7 +124,7 @@ def _ranges(blocks: np.ndarray, bits: int, weight: np.ndarray, *, shrinks: int) 
     return best_scale, best_zero  # type: ignore[return-value]
 
 
-def _gptq(matrix: np.ndarray, bits: int, block_size: int, hessian: np.ndarray) -> Blocks:
+def _gptq(matrix: np.ndarray, bits: int, block_size: int, hessian: np.ndarray, symmetric: bool) -> Blocks:
     """GPTQ with ranges chosen block by block when their turn comes."""
     import numpy as np
     import torch
@@ -132,7 +152,9 @@ def _gptq(matrix: np.ndarray, bits: int, block_size: int, hessian: np.ndarray) -
                 b = column // block_size
                 stop = min(column + block_size, n_in)
                 here = w[:, column:stop].numpy()
-                scales[:, b], zeros[:, b] = _ranges(here, bits, weight[column:stop], shrinks=_SHRINKS)
+                scales[:, b], zeros[:, b] = _ranges(
+                    here, bits, weight[column:stop], shrinks=_SHRINKS, symmetric=symmetric
+                )
                 scale, zero = torch.from_numpy(scales[:, b].copy()), torch.from_numpy(zeros[:, b].copy())
             rounded = torch.clamp(torch.round(part[:, i] / scale) + zero, 0, top)
             q[:, column] = rounded.to(torch.uint8).numpy()

@@ -1,0 +1,228 @@
+"""TFLite: graphs by litert-torch, weights of few bits by ai-edge-quantizer and by our own blocks.
+
+edge export SOURCE --format tflite --quant 8bit
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from edge.errors import EdgeError, UsageError, require
+from edge.export.artifact import Artifact, Need, Quantization, link
+from edge.export.checkpoint import Checkpoint
+from edge.export.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from edge.export.calibrate import Calibration
+
+EXTRA = "tflite"
+KV_ELEMENT_BYTES = 4
+
+# Tokens that one prefill takes. Two sizes: short turns do not pay for a long one, and every size
+# costs a minute of conversion.
+PREFILLS = (16, 128)
+
+
+class _Plan(NamedTuple):
+    """Bits, block size (0: a scale for each row), whether activations are rounded to 8 bits too, and the method."""
+
+    bits: int
+    block: int
+    dynamic: bool
+    method: str
+
+
+_PLANS: dict[str, _Plan] = {
+    "int8-weights": _Plan(8, 0, False, "rtn"),
+    "int8": _Plan(8, 0, True, "rtn"),
+    "int4": _Plan(4, 32, True, "gptq"),
+    "int4-rtn": _Plan(4, 32, True, "rtn"),
+}
+QUANTIZATIONS: dict[str, Quantization] = {
+    "fp32": Quantization("fp32", 32, 32.0, about="full precision; the reference of the other files"),
+    "int8-weights": Quantization("int8-weights", 8, 8.1, about="weights in 8 bits, computed in float32: hardly any loss"),
+    "int8": Quantization("int8", 8, 8.1, about="activations in 8 bits too: faster, little memory, some loss"),
+    "int4": Quantization("int4", 4, 4.5, calibrated=True, about="blocks of 32, calibrated; activations in 8 bits"),
+    "int4-rtn": Quantization("int4-rtn", 4, 4.5, about="blocks of 32, rounded to nearest; activations in 8 bits"),
+}
+PORTABLE: dict[str, str] = {"32bit": "fp32", "8bit": "int8-weights", "4bit": "int4"}
+
+_LIBRARY_BYTES = 1500 << 20
+
+
+def estimate(checkpoint: Checkpoint, quantization: str) -> Need:
+    """Memory, disk and time of `convert` and `quantize`, from measured rates on two cores."""
+    kind = _kind(quantization)
+    n = checkpoint.n_parameters
+    rates = {"rtn": 5e7, "gptq": 1.2e6}
+    method = _PLANS[quantization].method if quantization in _PLANS else ""
+    return Need(
+        ram_bytes=_LIBRARY_BYTES + 24 * n,
+        disk_bytes=8 * n + int(n * kind.bits_per_weight / 8),
+        time_s=20 + n / 1.4e6 + (n / rates[method] if method else 0),
+    )
+
+
+def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progress: Progress | None = None) -> Artifact:
+    """Write `model.tflite` in float32 into `folder`, with a ledger of where every tensor went.
+
+    Raises `EdgeError` when litert-torch cannot convert the architecture, or when a tensor was lost
+    or changed on the way.
+    """
+    from edge.export import litert_run, tflite_ledger
+
+    require("litert_torch", extra="export", purpose="converting to TFLite")
+    progress = progress or Silent()
+    folder = Path(folder)
+    progress.start("building the TFLite graph (a minute for each prefill size)")
+    prefills = [size for size in PREFILLS if size < context_length]
+    version = litert_run.convert(checkpoint, folder, context_length=context_length, prefills=prefills)
+    for extra in folder.iterdir():
+        if extra.name != "model.tflite":
+            extra.unlink()
+    progress.start("comparing every tensor with its source")
+    return Artifact(
+        format="tflite",
+        quantization="fp32",
+        folder=folder,
+        model_file="model.tflite",
+        files=("model.tflite",),
+        ledger=tflite_ledger.ledger(checkpoint, folder / "model.tflite"),
+        context_length=context_length,
+        plan={"type": "fp32", "prefills": prefills},
+        tools={"litert-torch": version},
+    )
+
+
+def quantize(
+    artifact: Artifact,
+    checkpoint: Checkpoint,
+    quantization: str,
+    folder: Path,
+    *,
+    calibration: Calibration | None,
+    progress: Progress | None = None,
+) -> Artifact:
+    """Write the model with another `quantization` into `folder`.
+
+    With `calibration`, blocks of 4 bits carry rounding errors over to other columns of the same
+    matrix; without it they are rounded to nearest.
+    """
+    from edge.export import litert_run, tflite_ledger
+
+    kind = _kind(quantization)
+    progress = progress or Silent()
+    target = Path(folder) / artifact.model_file
+    tools = dict(artifact.tools)
+    plan: dict[str, Any] = {"type": quantization}
+    if kind.bits == 32:
+        link(artifact.path, target)
+    else:
+        require("ai_edge_quantizer", extra="export", purpose="quantizing to TFLite")
+        chosen = _PLANS[quantization]
+        progress.start("quantizing")
+        tools["ai-edge-quantizer"] = litert_run.quantize(artifact.path, target, _recipe(chosen))
+        plan |= chosen._asdict()
+        if chosen.method == "gptq" and calibration is not None:
+            plan |= {"matrices": _calibrate(target, checkpoint, chosen, calibration, progress)}
+            plan |= {"calibration": calibration.sha256}
+        else:
+            plan |= {"method": "rtn", "calibration": None}
+    return replace(
+        artifact,
+        quantization=quantization,
+        folder=Path(folder),
+        ledger=tflite_ledger.with_types(artifact.ledger, target),
+        plan={**artifact.plan, **plan},
+        tools=tools,
+    )
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """What the file says, without loading the model. Raises `InputError` for a damaged one."""
+    from edge.readers.tflite import read
+
+    return read(path).facts()
+
+
+def weight_errors(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[tuple[str, float]]:
+    """For every matrix: its source tensor and the relative error of what is stored."""
+    import numpy as np
+
+    from edge.export.tflite_ledger import values
+    from edge.readers.tflite import read
+
+    header = read(artifact.path)
+    for tensor in header.constants().values():
+        if tensor.name in checkpoint.tensors and len(tensor.shape) == 2:
+            wanted = checkpoint.read(tensor.name)
+            size = float(np.linalg.norm(wanted)) or 1.0
+            yield tensor.name, float(np.linalg.norm(values(artifact.path, header, tensor) - wanted)) / size
+
+
+def _recipe(plan: _Plan) -> list[dict[str, Any]]:
+    """ai-edge-quantizer's own words for a plan."""
+    granularity = f"BLOCKWISE_{plan.block}" if plan.block else "CHANNELWISE"
+    return [
+        {
+            "regex": ".*",
+            "operation": operation,
+            "algorithm_key": "min_max_uniform_quantize",
+            "op_config": {
+                "weight_tensor_config": {
+                    "num_bits": plan.bits,
+                    "symmetric": True,
+                    "granularity": granularity,
+                    "dtype": "INT",
+                },
+                "compute_precision": "INTEGER" if plan.dynamic else "FLOAT",
+                "explicit_dequantize": not plan.dynamic,
+                "skip_checks": False,
+                "min_weight_elements": 0,
+            },
+        }
+        for operation in ("FULLY_CONNECTED", "EMBEDDING_LOOKUP")
+    ]
+
+
+def _calibrate(path: Path, checkpoint: Checkpoint, plan: _Plan, calibration: Calibration, progress: Progress) -> int:
+    """Write better blocks over those that the quantizer rounded; how many matrices."""
+    from edge.export.calibrate import activation_hessians
+    from edge.export.blocks import quantize as blocks_of
+    from edge.export.tflite_ledger import scales_of
+    from edge.readers.tflite import rewrite
+
+    done = 0
+
+    def change(header: Any, data: Any) -> None:
+        matrices = {t.name: t for t in header.constants().values() if t.type == "int4"}
+        embedding = next((n for n in matrices if n.endswith("embed_tokens.weight")), None)
+
+        def one(name: str, hessian: Any) -> None:
+            nonlocal done
+            stored = embedding if name not in matrices and name.endswith("lm_head.weight") else name
+            tensor = matrices.get(stored or "")
+            scales = scales_of(header, tensor) if tensor else None
+            if tensor is None or scales is None:
+                return
+            made = blocks_of(checkpoint.read(tensor.name), plan.bits, plan.block, "gptq", hessian, symmetric=True)
+            data[scales.offset : scales.offset + scales.n_bytes] = made.scales.astype("<f2").tobytes()
+            # The blocks' codes are 0 to 15 around 8; TFLite's are -8 to 7.
+            data[tensor.offset : tensor.offset + tensor.n_bytes] = (made.data.reshape(-1) ^ 0x88).tobytes()
+            done += 1
+
+        activation_hessians(checkpoint, calibration, one, progress)
+
+    rewrite(path, change)
+    if not done:
+        raise EdgeError("nothing was quantized: this graph has no matrix of 4 bits")
+    return done
+
+
+def _kind(quantization: str) -> Quantization:
+    if quantization not in QUANTIZATIONS:
+        raise UsageError(f"TFLite has no quantization {quantization!r}", hint=f"there are: {', '.join(QUANTIZATIONS)}")
+    return QUANTIZATIONS[quantization]

@@ -1,0 +1,65 @@
+"""litert-torch and the LiteRT quantizer, each in a process of its own: memory is given back, output stays inside."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from edge.errors import EdgeError
+from edge.export.checkpoint import Checkpoint
+
+_TIMEOUT_S = 6 * 3600
+
+
+def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, prefills: Sequence[int]) -> str:
+    """Write `folder/model.tflite` in float32; litert-torch's version.
+
+    Raises `EdgeError` with the last line of what the converter said when it fails.
+    """
+    sizes = ",".join(map(str, prefills))
+    said = _worker("convert", checkpoint.folder, folder, context_length, sizes)
+    if said is not None or not (folder / "model.tflite").is_file():
+        raise EdgeError(
+            f"litert-torch cannot convert {checkpoint.name} ({checkpoint.model_type}): {said or 'it wrote no file'}",
+            hint="free memory or disk space if it is that; or choose another format",
+        )
+    return metadata.version("litert-torch")
+
+
+def quantize(source: Path, target: Path, recipe: list[dict[str, Any]]) -> str:
+    """Write `target` as an ai-edge-quantizer recipe says; the quantizer's version."""
+    written = target.with_suffix(".recipe.json")
+    written.write_text(json.dumps(recipe))
+    said = _worker("quantize", source, target, written)
+    written.unlink()
+    if said is not None or not target.is_file():
+        raise EdgeError(f"ai-edge-quantizer cannot quantize {source.name}: {said or 'it wrote no file'}")
+    return metadata.version("ai-edge-quantizer")
+
+
+def _worker(*words: object) -> str | None:
+    """Run the worker; what it said last when it failed."""
+    quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-m", "edge.export.litert_worker", *map(str, words)],
+        env={**os.environ, **quiet},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode == 0:
+        return None
+    if done.returncode < 0:
+        return f"it was ended by signal {-done.returncode}" + (" (out of memory?)" if done.returncode == -9 else "")
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    return f"{lines[-1]:.300}" if lines else "it said nothing"

@@ -1,0 +1,131 @@
+"""What runs in a process of its own: litert-torch and the LiteRT quantizer, which print, and keep memory.
+
+    python -m edge.export.litert_worker convert CHECKPOINT FOLDER CONTEXT PREFILL,PREFILL
+    python -m edge.export.litert_worker quantize FROM TO RECIPE.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.machinery
+import json
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+_RENAMED_BYTES = 1_800_000_000  # a FlatBuffer with everything inside ends at 2 GiB
+
+
+def convert(checkpoint: Path, folder: Path, context_length: int, prefills: list[int]) -> None:
+    """Write `folder/model.tflite` in float32, its weights named as in the checkpoint."""
+    _stand_in_for_tensorflow()
+    from litert_torch.generative.export_hf import export
+
+    export.export(
+        model=str(checkpoint),
+        output_dir=str(folder),
+        prefill_lengths=prefills,
+        cache_length=context_length,
+        quantization_recipe="none",
+        bundle_litert_lm=False,
+        keep_temporary_files=True,
+        export_vision_encoder=False,
+        export_audio_encoder=False,
+    )
+    path = folder / "model.tflite"
+    if path.stat().st_size < _RENAMED_BYTES:
+        _rename(path, checkpoint)
+
+
+def quantize(source: Path, target: Path, recipe: Path) -> None:
+    """Write `target` as the recipe says (ai-edge-quantizer's own JSON)."""
+    from ai_edge_quantizer import quantizer
+
+    made = quantizer.Quantizer(str(source), json.loads(recipe.read_text()))
+    made.quantize().export_model(str(target), overwrite=True)
+
+
+def _stand_in_for_tensorflow() -> None:
+    """litert-torch imports TFLite's schema from tensorflow, which it does not require; LiteRT has the same one."""
+    from ai_edge_litert import schema_py_generated
+
+    for name in ("tensorflow", "tensorflow.lite", "tensorflow.lite.python"):
+        module: Any = types.ModuleType(name)
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)
+        module.__path__ = []
+        sys.modules[name] = module
+    sys.modules["tensorflow.lite.python.schema_py_generated"] = schema_py_generated
+    sys.modules["tensorflow.lite.python"].schema_py_generated = schema_py_generated  # type: ignore[attr-defined]
+
+
+def _rename(path: Path, checkpoint: Path) -> None:
+    """Give every weight its name in the checkpoint, and what is computed from it a name after it.
+
+    The exporter's own names spell out the whole module path of every operation: for a model of
+    30 layers that is 2 MB of names, and none of them is the checkpoint's.
+    """
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model(str(path))
+    names = _names_by_value(checkpoint)
+    chosen: dict[int, str] = {}
+    ends = {s.subgraphIndex: s for s in model.signatureDefs}
+    for number, graph in enumerate(model.subgraphs):
+        signature = ends.get(number)
+        scope = signature.signatureKey.decode() if signature else f"subgraph_{number}"
+        used: dict[str, int] = {}
+
+        def name(tensor: Any, words: str, used: dict[str, int] = used) -> None:
+            again = used.get(words, 0)
+            used[words] = again + 1
+            tensor.name = (f"{words}.{again}" if again else words).encode()
+
+        pending = set(range(len(graph.tensors)))
+        for i, tensor in enumerate(graph.tensors):
+            data = model.buffers[tensor.buffer].data if tensor.buffer else None
+            if data is None or not len(data):
+                continue
+            if tensor.buffer not in chosen:
+                waiting = names.get(_fingerprint(tensor.shape, bytes(data)))
+                chosen[tensor.buffer] = waiting.pop(0) if waiting else f"constant_{tensor.buffer}"
+            name(tensor, chosen[tensor.buffer])
+            pending.discard(i)
+        for direction in ("inputs", "outputs") if signature else ():
+            for end in getattr(signature, direction):
+                if end.tensorIndex in pending:
+                    name(graph.tensors[end.tensorIndex], f"{scope}/{direction[:-1]}/{end.name.decode()}")
+                    pending.discard(end.tensorIndex)
+        for operator in graph.operators:
+            weight = next((chosen.get(graph.tensors[i].buffer) for i in operator.inputs if i >= 0 and i < len(graph.tensors) and graph.tensors[i].buffer in chosen), None)  # noqa: E501  # fmt: skip
+            for i in operator.outputs:
+                if i in pending:
+                    name(graph.tensors[i], f"{scope}/{(weight or 'value').removesuffix('.weight')}")
+                    pending.discard(i)
+        for i in pending:
+            name(graph.tensors[i], f"{scope}/value")
+    written = path.with_suffix(".renamed")
+    flatbuffer_utils.write_model(model, str(written))
+    written.replace(path)
+
+
+def _names_by_value(checkpoint: Path) -> dict[str, list[str]]:
+    """Fingerprint of every float32 value -> the tensors of the checkpoint that have it."""
+    from edge.export.source import open_source
+
+    found: dict[str, list[str]] = {}
+    for name, array in open_source(str(checkpoint)).items():
+        found.setdefault(_fingerprint(array.shape, array.tobytes()), []).append(name)
+    return found
+
+
+def _fingerprint(shape: Any, data: bytes) -> str:
+    return f"{[int(n) for n in shape]} {hashlib.blake2b(data, digest_size=16).hexdigest()}"
+
+
+if __name__ == "__main__":
+    verb, *rest = sys.argv[1:]
+    if verb == "convert":
+        convert(Path(rest[0]), Path(rest[1]), int(rest[2]), [int(n) for n in rest[3].split(",")])
+    else:
+        quantize(Path(rest[0]), Path(rest[1]), Path(rest[2]))

@@ -1,0 +1,114 @@
+"""The account of a TFLite conversion: every source tensor exactly once, every value found again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge.errors import EdgeError
+from edge.export.artifact import Entry
+from edge.export.checkpoint import Checkpoint
+from edge.readers.tflite import TfliteHeader, TfliteTensor, read
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def ledger(checkpoint: Checkpoint, path: Path) -> tuple[Entry, ...]:
+    """Where every source tensor went in the float32 file, each value compared.
+
+    Weights carry their source's name; what litert-torch turned or packed is found by its values.
+    Raises `EdgeError` naming the tensors when one is lost, used twice or changed.
+    """
+    import numpy as np
+
+    header = read(path)
+    out = []
+    for tensor in header.constants().values():
+        if tensor.name not in checkpoint.tensors:
+            note = "made by the exporter"
+            out.append(Entry((), (tensor.name,), tensor.type, _count(tensor), tensor.n_bytes, "fold", note))
+            continue
+        if not np.array_equal(values(path, header, tensor), checkpoint.read(tensor.name)):
+            raise EdgeError(
+                f"{tensor.name} changed on the way to TFLite: it holds other values",
+                hint="this architecture is not converted faithfully; nothing was written",
+            )
+        out.append(Entry((tensor.name,), (tensor.name,), tensor.type, _count(tensor), tensor.n_bytes))
+    counts = Counter(name for entry in out for name in entry.source)
+    lost = sorted(set(checkpoint.tensors) - set(counts))
+    for name in list(lost):
+        if name.endswith("lm_head.weight") and checkpoint.config.get("tie_word_embeddings"):
+            out.append(Entry((name,), (), "", 0, 0, "tie", "the same matrix as the token embedding, stored once"))
+            lost.remove(name)
+    twice = sorted(n for n, k in counts.items() if k > 1)
+    for kind, names in (("unaccounted for", lost), ("stored twice", twice)):
+        if names:
+            raise EdgeError(
+                f"{len(names)} source tensors are {kind} after the conversion to TFLite: {', '.join(names[:3])}",
+                hint="this architecture is not converted faithfully; nothing was written",
+            )
+    return tuple(out)
+
+
+def with_types(entries: tuple[Entry, ...], path: Path) -> tuple[Entry, ...]:
+    """The same account for a file in which matrices were quantized."""
+    header = read(path)
+    found: dict[str, list[tuple[TfliteTensor, TfliteTensor | None]]] = {}
+    for tensor in header.constants().values():
+        found.setdefault(tensor.name, []).append((tensor, scales_of(header, tensor)))
+    out = []
+    for entry in entries:
+        stored = [pair for target in entry.target for pair in found.get(target, ())]
+        if entry.target and not stored:
+            if entry.source:
+                raise EdgeError(f"the quantized file lacks {entry.target[0]}, which came from {entry.source[0]}")
+            continue
+        if entry.source and len(stored) > len(entry.target):
+            raise EdgeError(f"{entry.source[0]} is stored {len(stored)} times in the quantized file")
+        size = sum(t.n_bytes + (s.n_bytes if s else 4 * t.n_scales) for t, s in stored)
+        types = "+".join(dict.fromkeys(t.type for t, _ in stored))
+        out.append(replace(entry, type=types, n_bytes=size))
+    return tuple(out)
+
+
+def scales_of(header: TfliteHeader, tensor: TfliteTensor) -> TfliteTensor | None:
+    """The tensor that holds the scales of a blockwise quantized one."""
+    if tensor.scales is None:
+        return None
+    graph = next(g for g in header.subgraphs if any(t is tensor for t in g))
+    return graph[tensor.scales]
+
+
+def values(path: Path, header: TfliteHeader, tensor: TfliteTensor) -> np.ndarray:
+    """What the runtime computes with, float32; whole numbers as they are."""
+    import numpy as np
+
+    if tensor.type == "int4":
+        packed = np.memmap(path, np.uint8, "r", tensor.offset, (tensor.n_bytes,))
+        halves = np.stack([packed & 15, packed >> 4], -1).reshape(-1).astype(np.int8)
+        q = np.where(halves > 7, halves - 16, halves)[: _count(tensor)].reshape(tensor.shape)
+    else:
+        kind = {"bfloat16": "uint16"}.get(tensor.type, tensor.type)
+        q = np.memmap(path, kind, "r", tensor.offset, tensor.shape or (1,)).reshape(tensor.shape)
+    block = scales_of(header, tensor)
+    if block is not None:
+        scales = np.memmap(path, block.type, "r", block.offset, block.shape).astype(np.float32)
+        blocks = q.reshape(*q.shape[:-1], -1, tensor.block_size).astype(np.float32)
+        out: np.ndarray = (blocks * scales.reshape(*blocks.shape[:-1], 1)).reshape(tensor.shape)
+        return out
+    if tensor.n_scales:
+        scales = np.memmap(path, np.float32, "r", tensor.scales_at, (tensor.n_scales,))
+        along = [1] * q.ndim
+        along[tensor.quantized_dimension] = tensor.n_scales
+        return q.astype(np.float32) * scales.reshape(along)
+    return q
+
+
+def _count(tensor: TfliteTensor) -> int:
+    n = 1
+    for size in tensor.shape:
+        n *= size
+    return n
