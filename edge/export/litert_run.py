@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import EdgeError
+from edge.export import litert_worker
 from edge.export.checkpoint import Checkpoint
 
 _TIMEOUT_S = 6 * 3600
@@ -47,7 +48,7 @@ def _worker(*words: object) -> str | None:
     """Run the worker; what it said last when it failed."""
     quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        [sys.executable, "-m", "edge.export.litert_worker", *map(str, words)],
+        [sys.executable, "-m", litert_worker.__name__, *map(str, words)],
         env={**os.environ, **quiet},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -70,17 +70,17 @@ def _rename(path: Path, checkpoint: Path) -> None:
     model = flatbuffer_utils.read_model(str(path))
     names = _names_by_value(checkpoint)
     chosen: dict[int, str] = {}
+    used: dict[str, int] = {}  # the quantizer wants every name once in the whole file
+
+    def name(tensor: Any, words: str) -> None:
+        n = used.get(words, 0)
+        used[words] = n + 1
+        tensor.name = (f"{words}#{n}" if n else words).encode()
+
     ends = {s.subgraphIndex: s for s in model.signatureDefs}
     for number, graph in enumerate(model.subgraphs):
         signature = ends.get(number)
         scope = signature.signatureKey.decode() if signature else f"subgraph_{number}"
-        used: dict[str, int] = {}
-
-        def name(tensor: Any, words: str, used: dict[str, int] = used) -> None:
-            again = used.get(words, 0)
-            used[words] = again + 1
-            tensor.name = (f"{words}.{again}" if again else words).encode()
-
         pending = set(range(len(graph.tensors)))
         for i, tensor in enumerate(graph.tensors):
             data = model.buffers[tensor.buffer].data if tensor.buffer else None
@@ -97,10 +97,11 @@ def _rename(path: Path, checkpoint: Path) -> None:
                     name(graph.tensors[end.tensorIndex], f"{scope}/{direction[:-1]}/{end.name.decode()}")
                     pending.discard(end.tensorIndex)
         for operator in graph.operators:
-            weight = next((chosen.get(graph.tensors[i].buffer) for i in operator.inputs if i >= 0 and i < len(graph.tensors) and graph.tensors[i].buffer in chosen), None)  # noqa: E501  # fmt: skip
+            inputs = [graph.tensors[i].buffer for i in operator.inputs if i >= 0]
+            words = next((chosen[b].removesuffix(".weight") for b in inputs if b in chosen), "value")
             for i in operator.outputs:
                 if i in pending:
-                    name(graph.tensors[i], f"{scope}/{(weight or 'value').removesuffix('.weight')}")
+                    name(graph.tensors[i], f"{scope}/{words}")
                     pending.discard(i)
         for i in pending:
             name(graph.tensors[i], f"{scope}/value")
