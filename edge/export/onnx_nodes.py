@@ -34,9 +34,9 @@ def quantize_product(
     matrix = np.asarray(graph.weights[weight], np.float32)
     if not turned:
         matrix = np.ascontiguousarray(matrix.T)
-    blocks = blocks.quantize(matrix, bits, block_size, method, hessian)
+    made = blocks.quantize(matrix, bits, block_size, method, hessian)
     n_out, n_in = matrix.shape
-    _store(graph, weight, blocks)
+    _store(graph, weight, made)
     made = onnx.helper.make_node(
         "MatMulNBits",
         [node.input[0], f"{weight}.blocks", f"{weight}.scales", f"{weight}.zero_points"],
@@ -130,8 +130,8 @@ def stored_matrix(graph: Graph, target: str, shape: tuple[int, ...]) -> np.ndarr
         node = next(n for n in graph.nodes if n.op_type == "MatMulNBits" and n.input[1] == f"{base}.blocks")
         attributes = {a.name: a.i for a in node.attribute}
         parts = [np.asarray(graph.weights[base + p]) for p in (".blocks", ".scales", ".zero_points")]
-        blocks = Blocks(parts[0], parts[1], parts[2], attributes["bits"], attributes["block_size"])
-        return blocks.dequantize(attributes["K"])
+        stored = Blocks(parts[0], parts[1], parts[2], attributes["bits"], attributes["block_size"])
+        return stored.dequantize(attributes["K"])
     array = graph.weights.get(target)
     if array is None or array.ndim != 2:
         return None
@@ -139,7 +139,7 @@ def stored_matrix(graph: Graph, target: str, shape: tuple[int, ...]) -> np.ndarr
     return values if values.shape == shape else values.T
 
 
-def _store(graph: Graph, weight: str, blocks: Blocks) -> None:
-    graph.weights[f"{weight}.blocks"] = blocks.data
-    graph.weights[f"{weight}.scales"] = blocks.scales
-    graph.weights[f"{weight}.zero_points"] = blocks.zero_points
+def _store(graph: Graph, weight: str, made: Blocks) -> None:
+    graph.weights[f"{weight}.blocks"] = made.data
+    graph.weights[f"{weight}.scales"] = made.scales
+    graph.weights[f"{weight}.zero_points"] = made.zero_points

@@ -67,7 +67,7 @@ def draft(folder: Path, name: str, artifact: Artifact, checkpoint: Checkpoint, *
         licence=checkpoint.licence,
         template_sha256=template.sha256 if template else None,
         memory={
-            "weights_bytes": (folder / artifact.model_file).stat().st_size,
+            "weights_bytes": sum((folder / f).stat().st_size for f in artifact.files if not f.endswith(".json")),
             "kv_bytes_per_token": kv_bytes,
             "kv_bytes_at_context": kv_bytes * artifact.context_length,
         },

@@ -1,0 +1,249 @@
+"""Measure bundles: loading, first token, reading, answering, memory.
+
+Every repetition is a fresh process, and with several bundles they take turns, so that none of
+them gets the quiet moments. Raw samples go into the run file; edge report makes a page of it.
+Measure on a machine that does nothing else: it says when the machine was busy.
+
+examples:
+  edge bench out/SmolLM2-135M-Instruct-gguf-q8_0
+  edge bench out/* -o run.json
+  edge bench BUNDLE --threads 1 --repeats 10 --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import edge
+from edge import bundle as bundles
+from edge import measurement, profile
+from edge.bundle import Bundle
+from edge.commands import _progress
+from edge.errors import EdgeError, UsageError
+from edge.find import load
+from edge.measurement import Measurement, Result, Run
+from edge.runtimes import bench_worker, integrity
+from edge.runtimes.cores import physical_cores
+
+_BUSY = 0.5  # load average, for each core, above which a measurement is not of the model alone
+_TIMEOUT_S = 3600
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundles", metavar="BUNDLE", type=Path, nargs="+", help="folders that edge export made")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="keep the run there, raw samples and all")
+    parser.add_argument("--json", action="store_true", help="print the run as JSON instead of a table")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="fresh processes for each bundle (5)")
+    parser.add_argument(
+        "--prompt-tokens", type=_counts, default=(16, 128, 512), metavar="N,N", help="prompt lengths (16,128,512)"
+    )
+    parser.add_argument("--new-tokens", type=int, default=64, metavar="N", help="tokens of each answer (64)")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: the physical cores")
+    parser.add_argument("--context", type=int, metavar="N", help="tokens to hold (default: the bundle's)")
+
+
+def run(args: argparse.Namespace) -> int:
+    for name in ("repeats", "new_tokens"):
+        if getattr(args, name) < 1:
+            raise UsageError(f"--{name.replace('_', '-')} must be 1 or more")
+    if args.output and args.output.is_dir():
+        raise UsageError(f"{args.output} is a folder", hint="give -o the name of a file, as run.json")
+    subjects = [_Subject(folder, args) for folder in args.bundles]
+    device = profile.this_machine()
+    threads = args.threads or physical_cores()
+    with _progress.shown(quiet=args.json) as progress:
+        from edge.runtimes.meter import read_bandwidth_bytes_per_s
+
+        progress.start("reading memory")
+        bandwidth = read_bandwidth_bytes_per_s(threads)
+        for subject in subjects:
+            subject.before = profile.conditions()
+        progress.start("measuring", args.repeats * len(subjects))
+        for i in range(args.repeats):
+            for j, subject in enumerate(subjects):
+                subject.repeat()
+                progress.advance(i * len(subjects) + j + 1)
+        made = Run(
+            device=device.record(),
+            machine={"read_bandwidth_bytes_per_s": bandwidth, "threads": threads},
+            command=("edge", *sys.argv[1:]),
+            taken_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            edge_version=edge.__version__,
+            results=tuple(subject.result(device.logical_cores) for subject in subjects),
+        )
+    if args.output:
+        _write(args.output, measurement.to_json(made))
+    if args.json:
+        print(measurement.to_json(made), end="")
+    else:
+        print(table(made))
+    for note in dict.fromkeys(n for r in made.results for n in r.notes):
+        print(f"edge: {note}", file=sys.stderr)
+    return 0
+
+
+class _Subject:
+    """One bundle and what was measured of it so far."""
+
+    def __init__(self, folder: Path, args: argparse.Namespace) -> None:
+        self._folder = folder.expanduser()
+        self._bundle: Bundle = bundles.read(self._folder)
+        integrity.check(self._folder, self._bundle)
+        limit = min(args.context or self._bundle.context_length, self._bundle.context_length)
+        if args.new_tokens + 9 > limit:
+            raise UsageError(f"{args.new_tokens} new tokens do not fit the context of {limit} tokens")
+        self._lengths = [n for n in args.prompt_tokens if n <= limit]
+        if not self._lengths:
+            raise UsageError(f"no prompt length of {args.prompt_tokens} fits the context of {limit} tokens")
+        self._request = {
+            "bundle": str(self._folder),
+            "threads": args.threads,
+            "context": args.context,
+            "prompt_tokens": self._lengths,
+            "new_tokens": args.new_tokens,
+        }
+        self._cold: list[dict[str, Any]] = []
+        self._warm: list[dict[str, Any]] = []
+        self._dropped = True
+        self.before = profile.conditions()
+
+    def repeat(self) -> None:
+        self._dropped = self._drop_from_page_cache() and self._dropped
+        self._cold.append(self._child(load_only=True))
+        self._warm.append(self._child(load_only=False))
+
+    def _child(self, *, load_only: bool) -> dict[str, Any]:
+        request = json.dumps({**self._request, "load_only": load_only})
+        done = subprocess.run(
+            [sys.executable, "-m", bench_worker.__name__, request],
+            env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+        try:
+            found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        except (IndexError, ValueError):
+            said = done.stderr.strip().splitlines()
+            reason = said[-1] if said else f"it ended with code {done.returncode}"
+            raise EdgeError(f"{self._folder} cannot be measured: {reason:.300}") from None
+        if "error" in found:
+            raise EdgeError(f"{self._folder} cannot be measured: {found['error']}", hint=found["hint"])
+        return found
+
+    def _drop_from_page_cache(self) -> bool:
+        """Let the kernel forget the bundle's files, so that the next load reads the disk."""
+        if not hasattr(os, "posix_fadvise"):
+            return False
+        for entry in self._bundle.files:
+            with (self._folder / entry.path).open("rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return True
+
+    def result(self, logical_cores: int) -> Result:
+        """Everything measured, as one frozen value."""
+        after = profile.conditions()
+        last = self._warm[-1]
+        taken = [
+            Measurement("load_cold", "s", tuple(row["load_s"] for row in self._cold)),
+            Measurement("load_warm", "s", tuple(row["load_s"] for row in self._warm)),
+            *(
+                Measurement(f"ttft_{n}", "ms", tuple(1e3 * row["prefill_s"][str(n)] for row in self._warm))
+                for n in self._lengths
+            ),
+            *(
+                Measurement(f"prefill_{n}", "tok/s", tuple(n / row["prefill_s"][str(n)] for row in self._warm))
+                for n in self._lengths
+            ),
+            Measurement(
+                "decode", "tok/s", tuple(1e3 * len(row["token_ms"]) / sum(row["token_ms"]) for row in self._warm)
+            ),
+            Measurement("inter_token", "ms", tuple(ms for row in self._warm for ms in row["token_ms"])),
+            Measurement("peak_rss", "bytes", tuple(float(row["peak_rss_bytes"]) for row in self._warm)),
+            Measurement("python_rss", "bytes", tuple(float(row["python_rss_bytes"]) for row in self._warm)),
+        ]
+        notes = []
+        # The first conditions: what runs now is mostly the measurement itself.
+        if (self.before.load_average or 0) > _BUSY * logical_cores:
+            notes.append(f"the machine was busy (load {self.before.load_average}); measure again when it is idle")
+        if not self._dropped:
+            notes.append("this system cannot forget files in memory: cold loads are warm ones")
+        return Result(
+            bundle={
+                **{
+                    key: getattr(self._bundle, key)
+                    for key in ("name", "id", "family", "format", "quantization", "proven", "licence", "size_bytes")
+                },
+                **{key: dict(getattr(self._bundle, key) or {}) for key in ("memory", "source", "tools", "quality")},
+                "kv_bytes": last["kv_bytes"],
+            },
+            runtime=load("edge.runtimes.engines", self._bundle.format).build(),
+            settings={
+                "threads": last["threads"],
+                "context_length": last["context_length"],
+                "prompt_tokens": self._lengths,
+                "new_tokens": self._request["new_tokens"],
+            },
+            before=self.before.record(),
+            after=after.record(),
+            measurements={m.name: m for m in taken},
+            notes=tuple(notes),
+        )
+
+
+def table(made: Run) -> str:
+    """One line for each bundle; medians, with the 95 % interval of the decoding speed."""
+    head = ("bundle", "MB", "load cold / warm", "first token", "read", "answer", "p50 / p95 / p99", "peak RSS")
+    rows = [head]
+    for result in made.results:
+        taken = result.measurements
+        shortest, longest = min(result.settings["prompt_tokens"]), max(result.settings["prompt_tokens"])
+        low, high = taken["decode"].interval()
+        gaps = taken["inter_token"]
+        rows.append(
+            (
+                f"{result.bundle['name']} {result.label}",
+                f"{result.bundle['size_bytes'] / 1e6:.0f}",
+                f"{taken['load_cold'].median:.2f} / {taken['load_warm'].median:.2f} s",
+                f"{taken[f'ttft_{shortest}'].median:.0f} ms",
+                f"{taken[f'prefill_{longest}'].median:.0f} tok/s",
+                f"{taken['decode'].median:.1f} ({low:.1f}-{high:.1f}) tok/s",
+                f"{gaps.percentile(50):.1f} / {gaps.percentile(95):.1f} / {gaps.percentile(99):.1f} ms",
+                f"{taken['peak_rss'].median / 1e6:.0f} MB",
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    try:
+        found = tuple(sorted({int(word) for word in text.split(",")}))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers") from None
+    if not found or found[0] < 1:
+        raise argparse.ArgumentTypeError("a prompt has one token or more")
+    return found
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    path = path.expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
