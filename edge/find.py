@@ -11,10 +11,9 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 
-import edge
 from edge.errors import UsageError
 
-_ROOT = Path(edge.__file__).parent
+_ROOT = Path(__file__).parent
 
 
 def names(package: str) -> tuple[str, ...]:

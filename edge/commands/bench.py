@@ -26,6 +26,7 @@ from edge import bundle as bundles
 from edge import measurement, profile
 from edge.bundle import Bundle
 from edge.commands import _progress
+from edge.commands._whole import write_whole
 from edge.errors import EdgeError, UsageError
 from edge.find import load
 from edge.measurement import Measurement, Result, Run
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
             results=tuple(subject.result(device.logical_cores) for subject in subjects),
         )
     if args.output:
-        _write(args.output, measurement.to_json(made))
+        write_whole(args.output, measurement.to_json(made))
     if args.json:
         print(measurement.to_json(made), end="")
     else:
@@ -235,15 +236,3 @@ def _counts(text: str) -> tuple[int, ...]:
     if not found or found[0] < 1:
         raise argparse.ArgumentTypeError("a prompt has one token or more")
     return found
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    path = path.expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

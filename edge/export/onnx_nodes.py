@@ -34,9 +34,9 @@ def quantize_product(
     matrix = np.asarray(graph.weights[weight], np.float32)
     if not turned:
         matrix = np.ascontiguousarray(matrix.T)
-    made = blocks.quantize(matrix, bits, block_size, method, hessian)
+    stored = blocks.quantize(matrix, bits, block_size, method, hessian)
     n_out, n_in = matrix.shape
-    _store(graph, weight, made)
+    _store(graph, weight, stored)
     made = onnx.helper.make_node(
         "MatMulNBits",
         [node.input[0], f"{weight}.blocks", f"{weight}.scales", f"{weight}.zero_points"],
