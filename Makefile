@@ -29,12 +29,14 @@ $(CACHE)/sources/$(LLAMA_CPP): | $(READY)
 	@mkdir -p $(@D)
 	$(BIN)/pip download --quiet --no-deps --no-binary llama-cpp-python -c constraints.txt -d $(@D) llama-cpp-python
 
+BUNDLE := out/SmolLM2-135M-Instruct-gguf-q4_k_m
+
 demo: setup
-	$(BIN)/edge export smollm2 --format gguf --quant 8bit -o out/demo --replace
-	$(BIN)/edge chat out/demo -p "What is the capital of France?" --temperature 0
-	$(BIN)/edge bench out/demo -o out/demo-run.json
-	$(BIN)/edge report out/demo-run.json -o report.html
-	@echo "open report.html in a browser; talk to it with: $(BIN)/edge chat out/demo"
+	$(BIN)/edge export smollm2 --format gguf --quant 4bit -o out --replace
+	$(BIN)/edge chat $(BUNDLE) -p "What is the capital of France?" --temperature 0
+	$(BIN)/edge bench $(BUNDLE) --repeats 3 -o out/run.json
+	$(BIN)/edge report out/run.json -o report.html
+	@echo "open report.html in a browser; talk to it with: $(BIN)/edge chat $(BUNDLE)"
 
 test: setup
 	$(BIN)/pytest -q
