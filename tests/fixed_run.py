@@ -1,0 +1,76 @@
+"""A run with fixed numbers: two bundles, one of them hostile in every name it may choose."""
+
+from __future__ import annotations
+
+from edge.measurement import Measurement, Result, Run
+
+HOSTILE = "<script>alert(1)</script>"
+QUALITY = {
+    "limits": {"mean_kld": 0.01, "same_top1": 0.95, "nmse": 0.0033, "answers_kept": 0.95},
+    "logits": {"mean_kld": 0.004, "same_top1": 0.967, "nmse": 0.0019},
+    "answers": {"share_kept": 0.9, "lost": [{"question": "Who?", "reply": HOSTILE}]},
+    "tokenizer": {"strings": 2000, "llama.cpp_different": 0},
+    "tensors": {"accounted": 272, "source_tensors": 272},
+    "failures": [],
+}
+
+
+def _result(name: str, format_name: str, quantization: str, decode: tuple[float, ...], *, proven: bool) -> Result:
+    taken = [
+        Measurement("load_cold", "s", (0.5, 0.6)),
+        Measurement("load_warm", "s", (0.2, 0.21)),
+        Measurement("ttft_16", "ms", (30.0, 32.0)),
+        Measurement("prefill_16", "tok/s", (500.0, 510.0)),
+        Measurement("decode", "tok/s", decode),
+        Measurement("inter_token", "ms", (6.0, 6.5, 7.0, 9.0)),
+        Measurement("peak_rss", "bytes", (327e6, 328e6)),
+        Measurement("python_rss", "bytes", (40e6, 40e6)),
+    ]
+    return Result(
+        bundle={
+            "name": name,
+            "id": "0123456789ab",
+            "family": "slm",
+            "format": format_name,
+            "quantization": quantization,
+            "proven": proven,
+            "licence": "apache-2.0",
+            "size_bytes": 148_000_000,
+            "memory": {"weights_bytes": 144_000_000, "kv_bytes_per_token": 23040},
+            "kv_bytes": 47_185_920,
+            "source": {"files": {"model.safetensors": "ab" * 32}},
+            "tools": {"llama-cpp-python": "0.3.36"},
+            "quality": QUALITY if proven else {},
+        },
+        runtime={"llama-cpp-python": "0.3.36"},
+        settings={"threads": 2, "context_length": 2048, "prompt_tokens": [16], "new_tokens": 64},
+        before={"load_average": 0.1},
+        after={"load_average": 1.9, "temperature_c": 51.0},
+        measurements={m.name: m for m in taken},
+        notes=(),
+    )
+
+
+def fixed_run() -> Run:
+    """The same every time."""
+    return Run(
+        device={
+            "machine": "aarch64",
+            "cpu": "Raspberry Pi 5",
+            "physical_cores": 4,
+            "logical_cores": 4,
+            "features": ["asimddp"],
+            "ram_bytes": 8 << 30,
+            "kernel": "6.6",
+            "governor": "ondemand",
+            "virtual": False,
+        },
+        command=("edge", "bench", "out/my model", "-o", "run.json"),
+        taken_at="2026-11-24T06:00:00+00:00",
+        edge_version="0.1.0",
+        results=(
+            _result("SmolLM2-135M-Instruct", "gguf", "q8_0", (140.0, 145.0, 150.0), proven=True),
+            _result(HOSTILE, "onnx", HOSTILE, (100.0, 102.0), proven=False),
+        ),
+        machine={"read_bandwidth_bytes_per_s": 17e9, "threads": 2},
+    )

@@ -1,0 +1,109 @@
+"""The page: whole in itself, escaped, and the same as the golden one."""
+
+import dataclasses
+import os
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+from edge.report import render
+from edge.report.plots import Bar, Spread, Stack, bars, spreads, stacks
+from tests.fixed_run import HOSTILE, fixed_run
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "report.html"
+
+
+class _Page(HTMLParser):
+    """Tags with their attributes, and whether each is closed."""
+
+    VOID = frozenset({"meta", "link", "img", "br", "input"})
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.open = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def parsed(text):
+    page = _Page()
+    page.feed(text)
+    assert page.open == []
+    return page.tags
+
+
+def test_it_is_the_golden_page():
+    """After a change that is meant: EDGE_WRITE_GOLDEN=1 pytest tests/report, and look at it in a browser."""
+    found = render([fixed_run()])
+    if os.environ.get("EDGE_WRITE_GOLDEN"):
+        GOLDEN.write_text(found, encoding="utf-8")
+    assert found == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_it_asks_for_nothing_from_anywhere():
+    text = render([fixed_run()])
+    tags = parsed(text)
+    assert not [t for t, _ in tags if t in {"script", "link", "img", "iframe", "object"}]
+    assert not [a for _, attrs in tags for a in attrs if a in {"src", "href", "onload", "onerror", "srcset"}]
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "@import" not in text
+    assert "url(" not in text
+    [policy] = [a["content"] for t, a in tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'")
+
+
+def test_names_of_other_people_stay_text():
+    text = render([fixed_run()])
+    assert HOSTILE not in text
+    assert text.count("&lt;script&gt;") >= 3
+
+
+def test_runs_of_different_machines_are_never_side_by_side():
+    run = fixed_run()
+    other = dataclasses.replace(run, device={**run.device, "cpu": "Raspberry Pi 4"})
+    assert render([run]).count("not compared") == 0
+    two = render([run, other])
+    assert two.count("so they are not compared") == 2
+    assert "Raspberry Pi 4" in two
+
+
+def test_an_unproven_bundle_and_a_lost_answer_are_said():
+    text = render([fixed_run()])
+    assert "Nobody knows whether it behaves like its source" in text
+    assert "1 answer that was right at the source and is not any more" in text
+
+
+def test_emulated_results_are_said():
+    run = fixed_run()
+    emulated = dataclasses.replace(run, results=tuple(dataclasses.replace(r, emulated=True) for r in run.results))
+    assert "Emulated: speeds say nothing" in render([emulated])
+
+
+def test_bars_are_as_long_as_their_values():
+    svg = str(bars([Bar("a", "gguf", 10, 9, 11, "10"), Bar("b", "onnx", 5, 5, 5, "5")], "speed"))
+    widths = [float(w) for w in re.findall(r'<rect [^>]*width="([\d.]+)"', svg)]
+    assert abs(widths[0] - 2 * widths[1]) < 0.2
+    assert svg.count('class="whisker"') == 1
+
+
+def test_plots_of_nothing_and_of_zeros_are_drawn():
+    assert str(bars([], "x")).startswith("<svg")
+    assert str(stacks([Stack("a", "gguf", (("x", 0.0),), None, "0")], "x")).startswith("<svg")
+    assert str(spreads([Spread("a", "gguf", (0.0,) * 6, "0")], "x")).startswith("<svg")
+
+
+def test_a_stack_that_passes_its_limit_shows_both():
+    svg = str(stacks([Stack("a", "gguf", (("w", 100.0), ("rest", 50.0)), 120.0, "150")], "x"))
+    [limit] = re.findall(r'x1="([\d.]+)"[^>]*class="limit"', svg)
+    ends = [float(x) + float(w) for x, w in re.findall(r'<rect x="([\d.]+)"[^>]*width="([\d.]+)"', svg)]
+    assert ends[0] < float(limit) < ends[1]

@@ -1,0 +1,99 @@
+"""Raw samples, and the statistics that are computed when they are read."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge import measurement
+from edge.errors import InputError, UsageError
+from edge.measurement import Measurement, parse, ratio, read, to_json
+from tests.fixed_run import fixed_run
+
+numbers = st.floats(min_value=1e-6, max_value=1e9)
+
+
+@given(st.lists(numbers, min_size=1, max_size=50))
+def test_percentiles_lie_between_the_samples_and_rise(samples):
+    taken = Measurement("x", "ms", tuple(samples))
+    found = [taken.percentile(p) for p in (0, 5, 50, 95, 100)]
+    assert found == sorted(found)
+    assert found[0] == min(samples)
+    assert found[-1] == max(samples)
+    assert found[2] == pytest.approx(taken.median)
+
+
+@given(st.lists(numbers, min_size=1, max_size=30))
+def test_the_interval_holds_the_median_and_is_always_the_same(samples):
+    taken = Measurement("x", "ms", tuple(samples))
+    low, high = taken.interval()
+    assert min(samples) <= low <= high <= max(samples)
+    assert taken.interval() == (low, high)
+
+
+def test_a_ratio_of_something_to_itself_is_one():
+    taken = Measurement("decode", "tok/s", (100.0, 101.0, 99.0, 100.5))
+    found, low, high = ratio(taken, taken)
+    assert found == 1
+    assert low <= 1 <= high
+    assert ratio(Measurement("x", "s", (0.0,)), taken)[0] == float("inf")
+
+
+def test_a_run_survives_being_written_and_read(tmp_path):
+    run = fixed_run()
+    path = tmp_path / "run.json"
+    path.write_text(to_json(run))
+    assert read(path) == run
+
+
+def test_results_that_depend_on_other_things_are_in_other_groups():
+    run = fixed_run()
+    [first, *_] = run.results
+    key = run.group_of(first)
+    other_threads = dataclasses.replace(first, settings={**first.settings, "threads": 1})
+    assert run.group_of(other_threads) != key
+    assert run.group_of(dataclasses.replace(first, emulated=True)) != key
+    other_machine = dataclasses.replace(run, device={**run.device, "cpu": "another"})
+    assert other_machine.group_of(first) != key
+    assert run.group_of(dataclasses.replace(first, after={"load_average": 9.0})) == key
+
+
+def test_a_missing_run(tmp_path):
+    with pytest.raises(UsageError, match="there is no run at"):
+        read(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "is damaged"),
+        ("[" * 100_000, "is damaged"),
+        ("[]", "is no run of edge bench"),
+        ('{"results": [], "schema_version": 7}', "has run schema 7, this edge reads 1"),
+        ('{"results": [{}], "schema_version": 1}', "is damaged"),
+        ('{"results": 3, "schema_version": 1}', "is damaged"),
+    ],
+)
+def test_damaged_runs(tmp_path, text, words):
+    path = tmp_path / "run.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=words):
+        read(path)
+
+
+def test_a_run_that_is_too_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(measurement, "_LIMIT_BYTES", 10)
+    path = tmp_path / "run.json"
+    path.write_text(to_json(fixed_run()))
+    with pytest.raises(InputError, match="larger than a run can be"):
+        read(path)
+
+
+@pytest.mark.parametrize("samples", [[], [1.0, float("nan")], ["fast"]])
+def test_samples_that_are_no_numbers(samples):
+    data = json.loads(to_json(fixed_run()))
+    data["results"][0]["measurements"]["decode"]["samples"] = samples
+    with pytest.raises(InputError, match="is damaged"):
+        parse(data, "run.json")
