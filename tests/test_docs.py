@@ -86,10 +86,14 @@ def test_the_table_of_quantizations_is_that_of_the_formats():
     for name in names("edge.export.formats"):
         module = load("edge.export.formats", name)
         portable = {own: common for common, own in module.PORTABLE.items()}
-        text += f"\n## {name}\n\n| name | portable | bits per weight | calibrated | |\n| --- | --- | --- | --- | --- |\n"
+        text += (
+            f"\n## {name}\n\n| name | portable | bits per weight | calibrated | |\n| --- | --- | --- | --- | --- |\n"
+        )
         for q in module.QUANTIZATIONS.values():
             calibrated = "yes" if q.calibrated else ""
-            text += f"| `{q.name}` | {portable.get(q.name, '')} | {q.bits_per_weight:.2f} | {calibrated} | {q.about} |\n"
+            text += (
+                f"| `{q.name}` | {portable.get(q.name, '')} | {q.bits_per_weight:.2f} | {calibrated} | {q.about} |\n"
+            )
     held(ROOT / "docs/reference/quantizations.md", text)
 
 
