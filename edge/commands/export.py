@@ -13,6 +13,7 @@ examples:
   edge export smollm2 --format gguf,onnx,tflite --quant 4bit -o out/
   edge export ./my-model --quant q4_k_m --calibration chats.txt --or-better
   edge export ./my-model --quant 8bit --json
+  edge export smollm2 --format tflite --quant 8bit --also litertlm
 """
 
 from __future__ import annotations
@@ -39,6 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="4bit",
         metavar="Q",
         help="16bit, 8bit, 6bit, 5bit, 4bit, ... or a format's own name such as q4_k_m or int4 (default: 4bit)",
+    )
+    parser.add_argument(
+        "--also",
+        default="",
+        metavar="P[,P...]",
+        help=f"put other programs' single files beside the model: {', '.join(names('edge.export.packings'))}",
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="where the bundles go (default: out)")
     parser.add_argument("--name", help="what the bundles are called (default: the checkpoint's name)")
@@ -68,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
             args.output,
             formats=formats,
             quantization=args.quant,
+            also=tuple(filter(None, args.also.split(","))),
             gate=not args.no_gate,
             or_better=args.or_better,
             context_length=args.context,

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 DEFAULT_CONTEXT_LENGTH = 2048
 _FORMATS = "edge.export.formats"
+_PACKINGS = "edge.export.packings"
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class _Order:
     gate: bool
     or_better: bool
     replace_existing: bool
+    also: tuple[ModuleType, ...]
 
 
 def export(
@@ -81,6 +83,7 @@ def export(
     *,
     formats: Sequence[str] = ("gguf",),
     quantization: str = "4bit",
+    also: Sequence[str] = (),
     gate: bool = True,
     or_better: bool = False,
     context_length: int | None = None,
@@ -98,7 +101,8 @@ def export(
     is a portable name ("16bit", "8bit", "4bit", ...) or a format's own ("q4_k_m", "int4", ...).
     `calibration` and `held_out` are text files of the model's own domain; without them the
     texts that ship with edge are used. With `or_better`, a quantization that fails the gate is
-    followed by the next larger one until one passes. `gate=False` marks the bundles as unproven.
+    followed by the next larger one until one passes. `also` names single files of other programs
+    to put beside the model ("litertlm"). `gate=False` marks the bundles as unproven.
 
     Every bundle that passes is published even when another fails. Raises `UsageError` for a
     request that makes no sense, `InputError` for damaged input, `EdgeError` when memory or
@@ -112,6 +116,7 @@ def export(
     progress = progress or Silent()
     output = Path(output).expanduser()
     jobs = [_job(format_name, quantization) for format_name in _unique(formats)]
+    packings = _packings(also, jobs)
     progress.start(f"opening {source}")
     checkpoint = open_source(source, progress=progress)
     name = _name(name or checkpoint.name)
@@ -129,6 +134,7 @@ def export(
         gate=gate,
         or_better=or_better,
         replace_existing=replace_existing,
+        also=packings,
     )
     done: list[Exported] = []
     failed: list[GateError] = []
@@ -171,6 +177,10 @@ def _one(job: _Job, order: _Order, progress: Progress) -> Exported:
             pack.fill(folder, artifact, order.checkpoint)
             kv_bytes = getattr(job.module, "KV_ELEMENT_BYTES", 4)
             draft = pack.draft(folder, order.name, artifact, order.checkpoint, kv_element_bytes=kv_bytes)
+            for packing in order.also:
+                if packing.FORMAT == job.format:
+                    packing.write(folder, draft, order.checkpoint.config)
+                    draft = replace(draft, files=bundle.list_files(folder))
             verdict = _verify(folder, draft, artifact, order, progress) if order.gate else None
             if verdict is None or verdict.passed:
                 proven = draft if verdict is None else _proven(draft, verdict)
@@ -284,6 +294,16 @@ def _unique(formats: Iterable[str]) -> tuple[str, ...]:
     if not chosen:
         raise UsageError("no format was asked for", hint=f"there are: {', '.join(names(_FORMATS))}")
     return chosen
+
+
+def _packings(also: Sequence[str], jobs: Sequence[_Job]) -> tuple[ModuleType, ...]:
+    found = tuple(load(_PACKINGS, name) for name in dict.fromkeys(also))
+    for name, module in zip(dict.fromkeys(also), found, strict=True):
+        if module.FORMAT not in {job.format for job in jobs}:
+            raise UsageError(
+                f"{name} is made from {module.FORMAT}, which was not asked for", hint=f"add --format {module.FORMAT}"
+            )
+    return found
 
 
 def _name(name: str) -> str:

@@ -83,7 +83,8 @@ def world(tmp_path, monkeypatch):
 
     monkeypatch.setenv("EDGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(pipeline, "open_source", lambda source, progress=None: checkpoint)
-    monkeypatch.setattr(pipeline, "load", lambda package, name: made)
+    packing = SimpleNamespace(FORMAT="tflite")
+    monkeypatch.setattr(pipeline, "load", lambda package, name: packing if package.endswith("packings") else made)
     monkeypatch.setattr(pipeline, "_texts", lambda *_: pipeline._Texts(windows, windows))
     monkeypatch.setattr(pack, "stop_ids", lambda folder: (2,))
     monkeypatch.setattr(gate, "verify", verify)
@@ -190,11 +191,23 @@ def test_requests_that_make_no_sense(world):
         ({"formats": ()}, "no format was asked for"),
         ({"context_length": 65}, "a context of 65 tokens was asked for; tiny was made for 1 to 64"),
         ({"name": "../x"}, "cannot be the name of a bundle"),
+        ({"also": ("litertlm",)}, "litertlm is made from tflite, which was not asked for"),
     ]
     for arguments, words in cases:
         with pytest.raises(UsageError, match=words):
             pipeline.export("tiny", world.out, **{"quantization": "8bit", **arguments})
     assert not world.out.exists()
+
+
+def test_other_programs_files_are_listed_and_judged_with_the_bundle(world, monkeypatch):
+    def write(folder, draft, config):
+        assert config["model_type"] == "llama"
+        (folder / "model.other").write_bytes(b"packed")
+
+    packing = SimpleNamespace(FORMAT="gguf", write=write)
+    monkeypatch.setattr(pipeline, "load", lambda package, name: packing if "packings" in package else world.format)
+    [done] = pipeline.export("tiny", world.out, quantization="8bit", also=("other",))
+    assert "model.other" in {f.path for f in bundle.check(done.folder).files}
 
 
 def test_a_stage_that_vanishes_is_said(world, monkeypatch):
