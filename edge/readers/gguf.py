@@ -5,11 +5,12 @@ The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from edge.errors import InputError
 
@@ -59,9 +60,8 @@ class GgufHeader:
 
 
 class _Cursor:
-    def __init__(self, file: BinaryIO, path: Path) -> None:
-        self.file, self.path = file, path
-        self.size = path.stat().st_size
+    def __init__(self, data: mmap.mmap | bytes, path: Path) -> None:
+        self.data, self.path, self.size, self.at = data, path, len(data), 0
 
     def fail(self, why: str) -> InputError:
         return InputError(
@@ -70,12 +70,13 @@ class _Cursor:
         )
 
     def take(self, n: int) -> bytes:
-        if n > self.size - self.file.tell():
+        if n > self.size - self.at:
             raise self.fail(f"it ends before {n} bytes that its header promises")
-        return self.file.read(n)
+        self.at += n
+        return self.data[self.at - n : self.at]
 
     def scalar(self, code: str) -> Any:
-        return struct.unpack("<" + code, self.take(struct.calcsize(code)))[0]
+        return struct.unpack("<" + code, self.take(struct.calcsize("<" + code)))[0]
 
     def count(self, what: str, limit: int) -> int:
         n: int = self.scalar("Q")
@@ -85,26 +86,43 @@ class _Cursor:
 
     def text(self, limit: int | None = None) -> str:
         n = self.count("bytes of text", min(limit or self.size, self.size))
+        return self._decoded(self.take(n))
+
+    def texts(self, n: int) -> list[str]:
+        """Written out, because vocabularies have a hundred thousand of them and every load reads them."""
+        unpack, data, size, at = struct.Struct("<Q").unpack_from, self.data, self.size, self.at
+        found = []
+        for _ in range(n):
+            if size - at < 8 or (length := unpack(data, at)[0]) > size - at - 8:
+                raise self.fail("it ends inside a list of texts")
+            at += 8 + length
+            found.append(data[at - length : at])
+        self.at = at
+        return [self._decoded(raw) for raw in found]
+
+    def _decoded(self, raw: bytes) -> str:
         try:
-            return self.take(n).decode("utf-8")
+            return raw.decode("utf-8")
         except UnicodeDecodeError as err:
             raise self.fail("a text in its header is not UTF-8") from err
 
-    def value(self, kind: int, *, nested: bool = False) -> Any:
+    def value(self, kind: int) -> Any:
         if kind in _SCALARS:
             return self.scalar(_SCALARS[kind])
         if kind == _STRING:
             return self.text()
-        if kind == _ARRAY and not nested:
+        if kind == _ARRAY:
             item: int = self.scalar("I")
             n = self.count("array items", self.size)
             if item in _SCALARS:
                 code = _SCALARS[item]
                 return list(struct.unpack(f"<{n}{code}", self.take(n * struct.calcsize("<" + code))))
-            # An item that is no scalar takes 8 bytes at the least, so this bounds the loop.
-            if n * 8 > self.size - self.file.tell():
+            # A text takes 8 bytes at the least, so this bounds the loop.
+            if n * 8 > self.size - self.at:
                 raise self.fail(f"an array of {n} items does not fit into the file")
-            return [self.value(item, nested=True) for _ in range(n)]
+            if item == _STRING:
+                return self.texts(n)
+            kind = item
         raise self.fail(f"unknown metadata type {kind}")
 
 
@@ -115,8 +133,10 @@ def read_header(path: Path) -> GgufHeader:
     duplicate name, an unknown type, tensors that overlap or lie outside the file.
     """
     path = Path(path)
-    with path.open("rb") as file:
-        at = _Cursor(file, path)
+    if path.stat().st_size < 4:  # an empty file cannot be mapped
+        raise _Cursor(b"", path).fail("it ends before its first 4 bytes")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = _Cursor(data, path)
         if at.take(4) != b"GGUF":
             raise at.fail("it does not start with the letters GGUF")
         version: int = at.scalar("I")
@@ -133,7 +153,7 @@ def read_header(path: Path) -> GgufHeader:
         alignment = metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or not 0 < alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
             raise at.fail(f"alignment {alignment!r} is not a power of two up to {_MAX_ALIGNMENT}")
-        start = -(-file.tell() // alignment) * alignment
+        start = -(-at.at // alignment) * alignment
         return GgufHeader(metadata, _table(at, rows, start, alignment), at.size)
 
 

@@ -72,7 +72,8 @@ def test_what_a_small_file_says(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "ends before 4 bytes"),
+        (b"", "ends before its first 4 bytes"),
+        (b"GGUF\x03", "ends before 4 bytes"),
         (b"PK\x03\x04 and more", "does not start with the letters GGUF"),
         (file(version=1), "format version 1"),
         (file(n_rows=1 << 63), "9223372036854775808 tensors"),
@@ -85,7 +86,8 @@ def test_what_a_small_file_says(tmp_path):
         (file([key("a", 9, struct.pack("<IQ", 4, 1 << 60))]), "array items"),
         (file([key("a", 9, struct.pack("<IQ", 4, 200))]), "ends before"),
         (file([key("a", 9, struct.pack("<IQ", 8, 100))]), "an array of 100 items does not fit"),
-        (file([key("a", 9, struct.pack("<IQ", 9, 1))]), "sound GGUF file"),
+        (file([key("a", 9, struct.pack("<IQ", 9, 1))]), "unknown metadata type 9"),
+        (file([key("a", 9, struct.pack("<IQQ", 8, 1, 1 << 50))]), "ends inside a list of texts"),
         (file([key("general.alignment", 4, struct.pack("<I", 33))]), "alignment 33 is not a power of two"),
         (file(rows=[row("w"), row("w")]), "tensor 'w' is there twice"),
         (file(rows=[row("w", kind=77)]), "unknown type 77"),

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge.bundle import Bundle
 from edge.errors import EdgeError, InputError, UsageError, require
+from edge.runtimes.cores import physical_cores
 from edge.runtimes.session import ContextFull
 
 if TYPE_CHECKING:
@@ -241,16 +242,6 @@ def open_file(
     return GgufSession(
         path, context_length=context_length, threads=threads or physical_cores(), float32_cache=float32_cache
     )
-
-
-def physical_cores() -> int:
-    """How many cores this process may use, counting hyper-threads of one core once."""
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    cores = set()
-    for cpu in allowed:
-        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        cores.add(siblings.read_text() if siblings.is_file() else str(cpu))
-    return max(1, len(cores))
 
 
 def build() -> dict[str, str]:
