@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 CACHE := $(or $(EDGE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/edge)
 LLAMA_CPP := llama_cpp_python-0.3.36.tar.gz
 READY := $(VENV)/.ready
+NODE := tests/interop/node/node_modules/.package-lock.json
 export ORT_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -29,6 +30,11 @@ $(CACHE)/sources/$(LLAMA_CPP): | $(READY)
 	@mkdir -p $(@D)
 	$(BIN)/pip download --quiet --no-deps --no-binary llama-cpp-python -c constraints.txt -d $(@D) llama-cpp-python
 
+# Programs from npm that must run what edge writes; without node their tests are left out, and say so.
+$(NODE): tests/interop/node/package-lock.json
+	@if command -v npm >/dev/null; then cd tests/interop/node && npm ci --ignore-scripts --no-audit --no-fund --silent; \
+	else echo "npm is not installed: the tests with programs from npm are left out"; fi
+
 BUNDLE := out/SmolLM2-135M-Instruct-gguf-q4_k_m
 
 demo: setup
@@ -38,8 +44,8 @@ demo: setup
 	$(BIN)/edge report out/run.json -o report.html
 	@echo "open report.html in a browser; talk to it with: $(BIN)/edge chat $(BUNDLE)"
 
-test: setup
-	$(BIN)/pytest -q
+test: setup $(NODE) check
+	$(BIN)/pytest -q -m "runtime or rig"
 
 check: $(READY)
 	$(BIN)/ruff format --check .

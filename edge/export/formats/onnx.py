@@ -66,6 +66,7 @@ PORTABLE: dict[str, str] = {"32bit": "fp32", "16bit": "fp16", "8bit": "int8", "4
 
 # What transformers.js calls the file of each precision (its option `dtype`: fp32, fp16, q8, q4).
 _FILE_NAMES = {32: "model", 16: "model_fp16", 8: "model_quantized", 4: "model_q4"}
+_DTYPES = {32: "fp32", 16: "fp16", 8: "q8", 4: "q4"}
 _LIBRARY_BYTES = 900 << 20
 _OPSET = 21  # the newest that runtimes in browsers read; the graph needs nothing newer
 
@@ -104,7 +105,7 @@ def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progre
     progress.start("comparing every tensor with its source")
     entries = ledger(checkpoint, graph)
     progress.start("writing the ONNX file")
-    files = _write(graph, folder, "fp32", built / "genai_config.json", context_length)
+    files = _write(graph, folder, "fp32", checkpoint, built / "genai_config.json", context_length)
     mobius_run.remove(built)
     return Artifact(
         format="onnx",
@@ -155,7 +156,8 @@ def quantize(
     else:
         plan = {"type": "fp32"}
     progress.start("writing the ONNX file")
-    files = _write(graph, folder, quantization, artifact.folder / "genai_config.json", artifact.context_length)
+    genai = artifact.folder / "genai_config.json"
+    files = _write(graph, folder, quantization, checkpoint, genai, artifact.context_length)
     from edge.export.onnx_ledger import with_types
 
     entries = with_types(artifact.ledger, graph)
@@ -249,17 +251,24 @@ def weight_errors(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[tuple[
             yield entry.source[0], float(np.linalg.norm(found - wanted)) / size
 
 
-def _write(graph: Graph, folder: Path, quantization: str, genai_config: Path, context_length: int) -> tuple[str, ...]:
+def _write(
+    graph: Graph, folder: Path, quantization: str, checkpoint: Checkpoint, genai_config: Path, context_length: int
+) -> tuple[str, ...]:
+    """The graph, and what other programs read beside it: genai_config.json, and config.json for transformers.js."""
     from edge.export import onnx_graph
 
-    name = f"onnx/{_FILE_NAMES[QUANTIZATIONS[quantization].bits]}.onnx"
+    bits = QUANTIZATIONS[quantization].bits
+    name = f"onnx/{_FILE_NAMES[bits]}.onnx"
     onnx_graph.save(graph, folder / name)
     config = json.loads(genai_config.read_text())
     config["model"]["context_length"] = context_length
     config["model"]["decoder"]["filename"] = name
     config["search"].update(max_length=context_length, do_sample=False, past_present_share_buffer=True)
     (folder / "genai_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    return name, f"{name}_data", "genai_config.json"
+    browser = {"dtype": _DTYPES[bits], "use_external_data_format": {Path(name).name: 1}}
+    own = {**checkpoint.config, "transformers.js_config": browser}
+    (folder / "config.json").write_text(json.dumps(own, indent=2) + "\n")
+    return name, f"{name}_data", "genai_config.json", "config.json"
 
 
 def _kind(quantization: str) -> Quantization:

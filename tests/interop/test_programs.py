@@ -1,0 +1,145 @@
+"""Other programs run what edge writes, and say what edge's own session says.
+
+node-llama-cpp and transformers.js come from npm (`make test` installs them when there is node),
+onnxruntime-genai and litert-lm from PyPI.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge.export.pipeline import export
+from edge.runtimes.model import open_bundle
+from edge.runtimes.session import Sampling
+
+pytestmark = [pytest.mark.rig, pytest.mark.runtime]
+
+NODE = Path(__file__).parent / "node"
+QUESTIONS = ("What is the capital of France?", "List three fruits.", "Who wrote Hamlet?")
+N_NEW = 12
+
+needs_node = pytest.mark.skipif(
+    not (NODE / "node_modules").is_dir() or not shutil.which("node"),
+    reason="node is not installed: install nodejs and npm, then `make setup`",
+)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """format -> a bundle of 8 bits; what is compared is the file, so the gate is left out."""
+    root = tmp_path_factory.mktemp("interop")
+    made: dict[str, Path] = {}
+
+    def folder(name, **options):
+        if name not in made:
+            [done] = export("smollm2", root, formats=[name], quantization="8bit", gate=False, **options)
+            made[name] = done.folder
+        return made[name]
+
+    yield folder
+    shutil.rmtree(root)
+
+
+def ours(folder):
+    """Prompts as ids, and what our own session continues them with."""
+    with open_bundle(folder) as model:
+        prompts = [model.prompt(q) for q in QUESTIONS]
+        model.bundle.stop_ids  # noqa: B018
+        answers = []
+        for prompt in prompts:
+            model.session.rewind(0)
+            logits, answer = model.session.feed(prompt), []
+            for _ in range(N_NEW):
+                answer.append(int(logits.argmax()))
+                logits = model.session.feed([answer[-1]])
+            answers.append(answer)
+        text = model.prompt("Hi 123 🎉")
+    return prompts, answers, text
+
+
+def run(*words, given):
+    done = subprocess.run(
+        [str(w) for w in words],
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        cwd=NODE,
+        env={**os.environ, "NO_COLOR": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@needs_node
+def test_node_llama_cpp_runs_our_gguf(bundle):
+    folder = bundle("gguf")
+    prompts, answers, _ = ours(folder)
+    found = run("node", "llama.mjs", folder / "model.gguf", N_NEW, given=prompts)
+    assert found["answers"] == answers
+    with open_bundle(folder) as model:
+        assert found["spelled"] == model.tokenizer.encode("<|im_start|>user\nHi 123 🎉<|im_end|>")
+
+
+@needs_node
+def test_transformers_js_runs_our_onnx(bundle):
+    folder = bundle("onnx")
+    prompts, answers, text = ours(folder)
+    found = run("node", "transformers.mjs", folder, "q8", N_NEW, given=prompts)
+    assert found["answers"] == answers
+    assert found["spelled"] == text
+
+
+def test_onnxruntime_genai_runs_our_onnx(bundle):
+    folder = bundle("onnx")
+    prompts, answers, _ = ours(folder)
+    script = """
+import json, sys
+import onnxruntime_genai as genai
+model = genai.Model(sys.argv[1])
+answers = []
+for prompt in json.load(sys.stdin):
+    params = genai.GeneratorParams(model)
+    params.set_search_options(max_length=len(prompt) + int(sys.argv[2]), do_sample=False, min_length=0)
+    generator = genai.Generator(model, params)
+    generator.append_tokens(prompt)
+    answer = []
+    while not generator.is_done():
+        generator.generate_next_token()
+        answer.append(int(generator.get_next_tokens()[0]))
+    answers.append(answer)
+print(json.dumps({"answers": answers}))
+"""
+    found = run(sys.executable, "-c", script, folder, N_NEW, given=prompts)
+    # It stops where the model says it is done; ours goes on.
+    for theirs, mine in zip(found["answers"], answers, strict=True):
+        assert len(theirs) >= 5
+        assert theirs == mine[: len(theirs)]
+
+
+def test_litert_lm_runs_our_litertlm(bundle):
+    folder = bundle("tflite", also=("litertlm",))
+    script = """
+import json, sys
+import litert_lm
+engine = litert_lm.Engine(sys.argv[1], backend=litert_lm.Backend.CPU(), max_num_tokens=512)
+greedy = litert_lm.SamplerConfig(top_k=1, temperature=0.0)
+answers = []
+for question in json.load(sys.stdin):
+    with engine.create_conversation(sampler_config=greedy) as conversation:
+        answers.append(conversation.send_message(question)["content"][0]["text"])
+print(json.dumps({"answers": answers}))
+"""
+    found = run(sys.executable, "-c", script, folder / "model.litertlm", given=QUESTIONS)
+    with open_bundle(folder) as model:
+        for question, theirs in zip(QUESTIONS, found["answers"], strict=True):
+            mine = "".join(p.text for p in model.generate(question, Sampling(max_tokens=200)))
+            # A token of eight bits may fall otherwise late in a long answer; its beginning may not.
+            assert theirs[:60] == mine[:60]
