@@ -26,13 +26,23 @@ EXTRA = "onnx"
 
 
 class _Plan(NamedTuple):
-    """Bits and block size of the matrices, and of the head that shares its blocks with the embedding."""
+    """Bits and block size of the matrices, and of the head that shares its blocks with the embedding.
+
+    `attention_bits` are those of the matrices of attention, where they differ.
+    """
 
     bits: int
     block: int
     head_bits: int
     head_block: int
     method: str
+    attention_bits: int = 0
+
+    def at(self, source: str, is_head: bool) -> tuple[int, int]:
+        """Bits and block size of the matrix that the tensor `source` is in."""
+        if is_head:
+            return self.head_bits, self.head_block
+        return (self.attention_bits or self.bits) if ".self_attn." in source else self.bits, self.block
 
 
 _PLANS: dict[str, _Plan] = {}
@@ -53,8 +63,9 @@ def _table() -> dict[str, Quantization]:
 
     add("int8", _Plan(8, 32, 8, 32, "rtn"), "hardly any loss")
     add("int8-64", _Plan(8, 64, 8, 64, "gptq"), "smaller and faster than int8, calibrated")
+    mixed = "calibrated; embedding, head and attention in 8 bits: what small models need"
+    add("int4-mixed", _Plan(4, 32, 8, 32, "gptq", attention_bits=8), mixed)
     add("int4", _Plan(4, 32, 4, 64, "gptq"), "calibrated; the smallest that is worth having")
-    add("int4-head8", _Plan(4, 32, 8, 32, "gptq"), "int4 with the embedding and the head in 8 bits: larger and better")
     for method in ("rtn", "kquant", "hqq", "gptq"):
         for block in (32, 64, 128):
             add(f"int4-{method}-{block}", _Plan(4, block, 4, block, method), f"{method}, blocks of {block}")
@@ -62,7 +73,7 @@ def _table() -> dict[str, Quantization]:
 
 
 QUANTIZATIONS: dict[str, Quantization] = _table()
-PORTABLE: dict[str, str] = {"32bit": "fp32", "16bit": "fp16", "8bit": "int8", "4bit": "int4"}
+PORTABLE: dict[str, str] = {"32bit": "fp32", "16bit": "fp16", "8bit": "int8", "4bit": "int4-mixed"}
 
 # What transformers.js calls the file of each precision (its option `dtype`: fp32, fp16, q8, q4).
 _FILE_NAMES = {32: "model", 16: "model_fp16", 8: "model_quantized", 4: "model_q4"}
@@ -201,15 +212,15 @@ def _quantize_matrices(
         if weight is None:
             return
         node, turned = products[weight]
-        is_head = name == head or turned
+        bits, block_size = plan.at(source_of[weight][0] if source_of.get(weight) else name, name == head or turned)
         onnx_nodes.quantize_product(
             graph,
             node,
             weight,
             turned,
-            bits=plan.head_bits if is_head else plan.bits,
-            block_size=plan.head_block if is_head else plan.block,
-            method=plan.method,
+            bits=bits,
+            block_size=block_size,
+            method=plan.method if bits < 8 else "rtn",
             hessian=hessian,
         )
         done += 1

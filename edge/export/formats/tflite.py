@@ -27,17 +27,22 @@ PREFILLS = (16, 128)
 
 
 class _Plan(NamedTuple):
-    """Bits, block size (0: a scale for each row), whether activations are rounded to 8 bits too, and the method."""
+    """Bits, block size (0: a scale for each row), whether activations are rounded to 8 bits too, and the method.
+
+    Matrices whose name matches `eight` are kept in 8 bits, a scale for each row.
+    """
 
     bits: int
     block: int
     dynamic: bool
     method: str
+    eight: str = ""
 
 
 _PLANS: dict[str, _Plan] = {
     "int8-weights": _Plan(8, 0, False, "rtn"),
     "int8": _Plan(8, 0, True, "rtn"),
+    "int4-mixed": _Plan(4, 32, True, "gptq", r"self_attn|down_proj|embed_tokens|lm_head"),
     "int4": _Plan(4, 32, True, "gptq"),
     "int4-rtn": _Plan(4, 32, True, "rtn"),
 }
@@ -45,10 +50,13 @@ QUANTIZATIONS: dict[str, Quantization] = {
     "fp32": Quantization("fp32", 32, 32.0, about="full precision; the reference of the other files"),
     "int8-weights": Quantization("int8-weights", 8, 8.1, about="weights in 8 bits, computed in float32: hardly any loss"),
     "int8": Quantization("int8", 8, 8.1, about="activations in 8 bits too: faster, little memory, some loss"),
+    "int4-mixed": Quantization(
+        "int4-mixed", 4, 6.3, calibrated=True, about="two thirds of the layers' weights in 8 bits: what small models need"
+    ),
     "int4": Quantization("int4", 4, 4.5, calibrated=True, about="blocks of 32, calibrated; activations in 8 bits"),
     "int4-rtn": Quantization("int4-rtn", 4, 4.5, about="blocks of 32, rounded to nearest; activations in 8 bits"),
 }
-PORTABLE: dict[str, str] = {"32bit": "fp32", "8bit": "int8-weights", "4bit": "int4"}
+PORTABLE: dict[str, str] = {"32bit": "fp32", "8bit": "int8-weights", "4bit": "int4-mixed"}
 
 _LIBRARY_BYTES = 1500 << 20
 
@@ -164,18 +172,20 @@ def weight_errors(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[tuple[
 
 
 def _recipe(plan: _Plan) -> list[dict[str, Any]]:
-    """ai-edge-quantizer's own words for a plan."""
-    granularity = f"BLOCKWISE_{plan.block}" if plan.block else "CHANNELWISE"
+    """ai-edge-quantizer's own words for a plan; where two rules match, the later one holds."""
+    rules = [(".*", plan.bits, plan.block)]
+    if plan.eight:
+        rules.append((f".*({plan.eight}).*", 8, 0))
     return [
         {
-            "regex": ".*",
+            "regex": regex,
             "operation": operation,
             "algorithm_key": "min_max_uniform_quantize",
             "op_config": {
                 "weight_tensor_config": {
-                    "num_bits": plan.bits,
+                    "num_bits": bits,
                     "symmetric": True,
-                    "granularity": granularity,
+                    "granularity": f"BLOCKWISE_{block}" if block else "CHANNELWISE",
                     "dtype": "INT",
                 },
                 "compute_precision": "INTEGER" if plan.dynamic else "FLOAT",
@@ -184,6 +194,7 @@ def _recipe(plan: _Plan) -> list[dict[str, Any]]:
                 "min_weight_elements": 0,
             },
         }
+        for regex, bits, block in rules
         for operation in ("FULLY_CONNECTED", "EMBEDDING_LOOKUP")
     ]
 
