@@ -58,7 +58,7 @@ def with_types(entries: tuple[Entry, ...], path: Path) -> tuple[Entry, ...]:
     header = read(path)
     found: dict[str, list[tuple[TfliteTensor, TfliteTensor | None]]] = {}
     for tensor in header.constants().values():
-        found.setdefault(tensor.name, []).append((tensor, scales_of(header, tensor)))
+        found.setdefault(base_name(tensor), []).append((tensor, scales_of(header, tensor)))
     out = []
     for entry in entries:
         stored = [pair for target in entry.target for pair in found.get(target, ())]
@@ -72,6 +72,12 @@ def with_types(entries: tuple[Entry, ...], path: Path) -> tuple[Entry, ...]:
         types = "+".join(dict.fromkeys(t.type for t, _ in stored))
         out.append(replace(entry, type=types, n_bytes=size))
     return tuple(out)
+
+
+def base_name(tensor: TfliteTensor) -> str:
+    """The name without the number that tells the same weight's places in several subgraphs apart."""
+    name, _, number = tensor.name.partition("#")
+    return name if number[:1].isdigit() and not number.endswith("_scales") else tensor.name
 
 
 def scales_of(header: TfliteHeader, tensor: TfliteTensor) -> TfliteTensor | None:

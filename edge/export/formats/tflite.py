@@ -29,7 +29,8 @@ PREFILLS = (16, 128)
 class _Plan(NamedTuple):
     """Bits, block size (0: a scale for each row), whether activations are rounded to 8 bits too, and the method.
 
-    Matrices whose name matches `eight` are kept in 8 bits, a scale for each row.
+    Matrices whose name matches `eight` are kept in 8 bits, a scale for each row. The quantizer knows an
+    operation by the name of its result: that of the head is the signature's output `logits`.
     """
 
     bits: int
@@ -42,7 +43,7 @@ class _Plan(NamedTuple):
 _PLANS: dict[str, _Plan] = {
     "int8-weights": _Plan(8, 0, False, "rtn"),
     "int8": _Plan(8, 0, True, "rtn"),
-    "int4-mixed": _Plan(4, 32, True, "gptq", r"self_attn|down_proj|embed_tokens|lm_head"),
+    "int4-mixed": _Plan(4, 32, True, "gptq", r"self_attn|down_proj|embed_tokens|lm_head|/logits"),
     "int4": _Plan(4, 32, True, "gptq"),
     "int4-rtn": _Plan(4, 32, True, "rtn"),
 }
@@ -203,13 +204,13 @@ def _calibrate(path: Path, checkpoint: Checkpoint, plan: _Plan, calibration: Cal
     """Write better blocks over those that the quantizer rounded; how many matrices."""
     from edge.export.calibrate import activation_hessians
     from edge.export.blocks import quantize as blocks_of
-    from edge.export.tflite_ledger import scales_of
+    from edge.export.tflite_ledger import base_name, scales_of
     from edge.readers.tflite import rewrite
 
     done = 0
 
     def change(header: Any, data: Any) -> None:
-        matrices = {t.name: t for t in header.constants().values() if t.type == "int4"}
+        matrices = {base_name(t): t for t in header.constants().values() if t.type == "int4"}
         embedding = next((n for n in matrices if n.endswith("embed_tokens.weight")), None)
 
         def one(name: str, hessian: Any) -> None:
