@@ -41,7 +41,9 @@ class Bundle:
 
     `quality` is the gate's record (`edge.export.verify`), or `None` with `proven` false for
     an export that was made with `--no-gate`. `selftest` holds token ids: what goes in and
-    the greedy tokens that must come out on every device.
+    the greedy tokens that must come out on every device. `parts` names the files that a model
+    of several files has beside `model_file`, by what they do ("vision", "embedding", ...);
+    `image` says how a picture becomes pixels for the vision part.
     """
 
     name: str
@@ -62,6 +64,8 @@ class Bundle:
     memory: Mapping[str, Any] = field(default_factory=dict)
     plan: Mapping[str, Any] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
+    image: Mapping[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -180,6 +184,12 @@ def parse(data: Any, where: str) -> Bundle:
         raise InputError(f"{where} names a file twice (or twice but for upper and lower case)")
     if str(safe_path(str(data["model_file"]))) not in {str(p) for p in listed}:
         raise InputError(f"{where}: its model file {data['model_file']!r} is not among its files")
+    parts = data.get("parts", {})
+    if not isinstance(parts, dict) or not all(isinstance(v, str) for v in parts.values()):
+        raise InputError(f"{where}: parts is no map from a part to its file")
+    for part, name in parts.items():
+        if str(safe_path(name)) not in {str(p) for p in listed}:
+            raise InputError(f"{where}: its {part} file {name!r} is not among its files")
     for key in ("name", "family", "format", "quantization"):
         if not isinstance(data[key], str):
             raise InputError(f"{where}: {key} is not text")

@@ -1,5 +1,7 @@
 """The folder is the registry: a runtime, format, device, family or verb is one file.
 
+A file `smollm2_moe.py` is called `smollm2-moe`, as people write names.
+
 >>> "echo" in names("edge.runtimes.engines")
 True
 """
@@ -19,7 +21,7 @@ _ROOT = Path(__file__).parent
 def names(package: str) -> tuple[str, ...]:
     """Every module in `package` by file name, sorted; nothing is imported."""
     folder = _ROOT.joinpath(*package.split(".")[1:])
-    return tuple(sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")))
+    return tuple(sorted(p.stem.replace("_", "-") for p in folder.glob("*.py") if not p.stem.startswith("_")))
 
 
 def load(package: str, name: str) -> ModuleType:
@@ -34,4 +36,4 @@ def load(package: str, name: str) -> ModuleType:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise UsageError(f"unknown {kind} {name!r}", hint=f"{hint}there are: {', '.join(known)}")
-    return importlib.import_module(f"{package}.{name}")
+    return importlib.import_module(f"{package}.{name.replace('-', '_')}")

@@ -67,6 +67,8 @@ def test_paths_stay_inside_the_bundle(folder, name):
         ({"context_length": "many"}, "is damaged"),
         ({"model_file": "other"}, "not among its files"),
         ({"name": 3}, "name is not text"),
+        ({"parts": {"vision": 3}}, "no map from a part to its file"),
+        ({"parts": {"vision": "other"}}, "its vision file 'other' is not among its files"),
         ({"files": [{"path": p, "size_bytes": 1, "sha256": ""} for p in ("a", "A")]}, "names a file twice"),
     ],
 )

@@ -33,7 +33,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Artifact:
-    """What a format made. `model_file` and `files` are names below `folder`."""
+    """What a format made. `model_file` and `files` are names below `folder`.
+
+    `parts` names those of the files that a model of several has beside `model_file`, by what
+    they do ("vision", "embedding").
+    """
 
     format: str
     quantization: str
@@ -45,6 +49,7 @@ class Artifact:
     plan: Mapping[str, Any] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    parts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:

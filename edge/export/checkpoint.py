@@ -43,6 +43,12 @@ class Checkpoint:
         return str(self.config.get("model_type", ""))
 
     @property
+    def text_config(self) -> Mapping[str, Any]:
+        """The configuration of the decoder: the nested one of a model that also sees, else all of it."""
+        nested = self.config.get("text_config")
+        return nested if isinstance(nested, Mapping) else self.config
+
+    @property
     def n_parameters(self) -> int:
         """Stored parameters: a tied embedding counts once."""
         total = 0

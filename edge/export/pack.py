@@ -45,7 +45,7 @@ def draft(folder: Path, name: str, artifact: Artifact, checkpoint: Checkpoint, *
 
     template = ChatTemplate.load(folder)
     files = bundle.list_files(folder)
-    config = _text_config(checkpoint.config)
+    config = checkpoint.text_config
     kv_bytes = _kv_bytes_per_token(config, kv_element_bytes)
     return Bundle(
         name=name,
@@ -73,6 +73,7 @@ def draft(folder: Path, name: str, artifact: Artifact, checkpoint: Checkpoint, *
         },
         plan=dict(artifact.plan),
         tools=dict(sorted(artifact.tools.items())),
+        parts=dict(sorted(artifact.parts.items())),
     )
 
 
@@ -94,7 +95,7 @@ def stop_ids(folder: Path) -> tuple[int, ...]:
 
 def model_context_length(checkpoint: Checkpoint) -> int:
     """How many positions the source was made for."""
-    return _positive(_text_config(checkpoint.config), "max_position_embeddings")
+    return _positive(checkpoint.text_config, "max_position_embeddings")
 
 
 def _template(folder: Path) -> str | None:
@@ -103,11 +104,6 @@ def _template(folder: Path) -> str | None:
 
     template = ChatTemplate.load(folder)
     return template.source if template else None
-
-
-def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    nested = config.get("text_config")
-    return nested if isinstance(nested, Mapping) else config
 
 
 def _positive(config: Mapping[str, Any], key: str) -> int:

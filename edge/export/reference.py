@@ -11,7 +11,14 @@ from edge.export.checkpoint import Checkpoint
 
 
 def load_model(checkpoint: Checkpoint) -> Any:
-    """The source model on the CPU, from its own files only; no code of the checkpoint is run."""
+    """The source model on the CPU, as its family loads it."""
+    from edge.export import families
+
+    return families.of(checkpoint.config, checkpoint.name).load_reference(checkpoint)
+
+
+def causal_lm(checkpoint: Checkpoint) -> Any:
+    """A text model from its own files only; no code of the checkpoint is run."""
     transformers = _transformers()
     import torch
 

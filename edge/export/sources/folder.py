@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edge.errors import InputError, UsageError
+from edge.export import families
 from edge.export.cache import hash_of
 from edge.export.checkpoint import Checkpoint, TensorInfo
 from edge.readers import safetensors
@@ -17,8 +19,6 @@ _SIDE_FILES = (
     "chat_template.jinja", "tokenizer.model", "vocab.json", "merges.txt",
 )  # fmt: skip
 _JSON_LIMIT_BYTES = 64 << 20
-DENSE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "smollm3", "granite")
-_SMALL_MODEL_PARAMETERS = 1_500_000_000
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -54,12 +54,7 @@ def open_folder(folder: Path, *, name: str | None = None, licence: str | None = 
             if tensor_name in tensors:
                 raise InputError(f"tensor {tensor_name!r} is in both {tensors[tensor_name].file} and {shard}")
             tensors[tensor_name] = TensorInfo(tensor_name, row.dtype, row.shape, shard)
-    model_type = config.get("model_type")
-    if model_type not in DENSE:
-        raise UsageError(
-            f"{folder.name} is of the model type {model_type!r}, which this edge does not export",
-            hint=f"it exports: {', '.join(DENSE)}",
-        )
+    family = families.of(config, folder.name)
     if not (folder / "tokenizer.json").is_file():
         raise UsageError(
             f"{folder} has no tokenizer.json",
@@ -69,14 +64,13 @@ def open_folder(folder: Path, *, name: str | None = None, licence: str | None = 
     checkpoint = Checkpoint(
         folder=folder,
         name=name or folder.name,
-        family="llm",
+        family="",
         config=config,
         tensors=tensors,
         identity={n: hash_of(folder / n) for n in sorted(inputs)},
         licence=licence or _licence(folder),
     )
-    small = checkpoint.n_parameters < _SMALL_MODEL_PARAMETERS
-    return Checkpoint(**{**vars(checkpoint), "family": "slm"}) if small else checkpoint
+    return replace(checkpoint, family=family.label(checkpoint))
 
 
 def _shards(folder: Path) -> list[str]:
