@@ -1,7 +1,7 @@
 """What runs in a process of its own: litert-torch and the LiteRT quantizer, which print, and keep memory.
 
-    python -m edge.export.litert_worker convert CHECKPOINT FOLDER CONTEXT PREFILL,PREFILL
-    python -m edge.export.litert_worker quantize FROM TO RECIPE.json
+python -m edge.export.litert_worker convert CHECKPOINT FOLDER CONTEXT PREFILL,PREFILL
+python -m edge.export.litert_worker quantize FROM TO RECIPE.json
 """
 
 from __future__ import annotations

@@ -178,7 +178,7 @@ def _one(job: _Job, order: _Order, progress: Progress) -> Exported:
             kv_bytes = getattr(job.module, "KV_ELEMENT_BYTES", 4)
             draft = pack.draft(folder, order.name, artifact, order.checkpoint, kv_element_bytes=kv_bytes)
             for packing in order.also:
-                if packing.FORMAT == job.format:
+                if job.format == packing.FORMAT:
                     packing.write(folder, draft, order.checkpoint.config)
                     draft = replace(draft, files=bundle.list_files(folder))
             verdict = _verify(folder, draft, artifact, order, progress) if order.gate else None

@@ -60,7 +60,7 @@ def tune_scales(
     """
     require("torch", extra="export", purpose="tuning scales")
     import torch
-    import torch.nn.functional as F  # noqa: N812
+    import torch.nn.functional as F
 
     from edge.export.reference import load_model
 
@@ -102,7 +102,7 @@ def _attach(
 ) -> dict[str, Any]:
     """Let the model's layers compute with the grids; what is returned is to be emptied before each forward."""
     import torch
-    import torch.nn.functional as F  # noqa: N812
+    import torch.nn.functional as F
 
     made: dict[str, Any] = {}
     steps = {name: torch.from_numpy(grid.steps) for name, grid in grids.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +54,7 @@ def token_times_ms(model: Model, prompt: Sequence[int], n_tokens: int) -> list[f
     """
     model.session.rewind(0)
     stamps = [t.time_ns for t in generate(model.session, prompt, Sampling(max_tokens=n_tokens + 1))]
-    return [(b - a) / 1e6 for a, b in zip(stamps, stamps[1:], strict=False)]
+    return [(b - a) / 1e6 for a, b in itertools.pairwise(stamps)]
 
 
 def read_bandwidth_bytes_per_s(threads: int) -> float:

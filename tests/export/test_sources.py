@@ -105,7 +105,7 @@ def test_a_tensor_in_two_shards(folder):
     for name in ("x-1", "x-2"):
         shard(folder / f"{name}.safetensors", a=np.zeros(2, np.float32))
     index(folder, {"a": "x-1.safetensors", "b": "x-2.safetensors"})
-    with pytest.raises(InputError, match="tensor 'a' is in both x-1.safetensors and x-2.safetensors"):
+    with pytest.raises(InputError, match=r"tensor 'a' is in both x-1\.safetensors and x-2\.safetensors"):
         open_source(folder)
 
 

@@ -49,10 +49,16 @@ _PLANS: dict[str, _Plan] = {
 }
 QUANTIZATIONS: dict[str, Quantization] = {
     "fp32": Quantization("fp32", 32, 32.0, about="full precision; the reference of the other files"),
-    "int8-weights": Quantization("int8-weights", 8, 8.1, about="weights in 8 bits, computed in float32: hardly any loss"),
+    "int8-weights": Quantization(
+        "int8-weights", 8, 8.1, about="weights in 8 bits, computed in float32: hardly any loss"
+    ),
     "int8": Quantization("int8", 8, 8.1, about="activations in 8 bits too: faster, little memory, some loss"),
     "int4-mixed": Quantization(
-        "int4-mixed", 4, 6.3, calibrated=True, about="two thirds of the layers' weights in 8 bits: what small models need"
+        "int4-mixed",
+        4,
+        6.3,
+        calibrated=True,
+        about="two thirds of the layers' weights in 8 bits: what small models need",
     ),
     "int4": Quantization("int4", 4, 4.5, calibrated=True, about="blocks of 32, calibrated; activations in 8 bits"),
     "int4-rtn": Quantization("int4-rtn", 4, 4.5, about="blocks of 32, rounded to nearest; activations in 8 bits"),
@@ -202,8 +208,8 @@ def _recipe(plan: _Plan) -> list[dict[str, Any]]:
 
 def _calibrate(path: Path, checkpoint: Checkpoint, plan: _Plan, calibration: Calibration, progress: Progress) -> int:
     """Write better blocks over those that the quantizer rounded; how many matrices."""
-    from edge.export.calibrate import activation_hessians
     from edge.export.blocks import quantize as blocks_of
+    from edge.export.calibrate import activation_hessians
     from edge.export.tflite_ledger import base_name, scales_of
     from edge.readers.tflite import rewrite
 

@@ -24,7 +24,14 @@ def replies(*ids: int, margin: float = 3.0) -> list[Reply]:
 
 @pytest.mark.parametrize(
     ("reply", "right"),
-    [("It is four.", True), ("FOUR!", True), ("fourteen", False), ("twenty-four", True), ("", False), ("x_four", False)],
+    [
+        ("It is four.", True),
+        ("FOUR!", True),
+        ("fourteen", False),
+        ("twenty-four", True),
+        ("", False),
+        ("x_four", False),
+    ],
 )
 def test_an_answer_is_a_whole_word(reply, right):
     assert Question("2 + 2?", (1,), ("four", "4")).accepts(reply) == right

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 """The limits and the one rule by which they grow for small models."""
 
 from __future__ import annotations
@@ -37,4 +39,4 @@ def test_fewer_bits_may_always_err_more():
         return (float("inf") if nmse is None else nmse, kld, -top1, -kept)
 
     rows = [strict(limits(bits, 135_000_000)) for bits in sorted(CLASSES, reverse=True)]
-    assert all(a <= b for x, y in zip(rows, rows[1:], strict=False) for a, b in zip(x, y, strict=True))
+    assert all(a <= b for x, y in pairwise(rows) for a, b in zip(x, y, strict=True))
