@@ -1,10 +1,9 @@
-from itertools import pairwise
-
 """The limits and the one rule by which they grow for small models."""
 
 from __future__ import annotations
 
 from dataclasses import astuple
+from itertools import pairwise
 
 import pytest
 
