@@ -75,7 +75,7 @@ def _bundle(folder: Path, *, check: bool) -> dict[str, Any]:
 
 
 def _checkpoint(source: str, *, tensors: bool) -> dict[str, Any]:
-    from edge.export import pack
+    from edge.export import families, pack
     from edge.export.source import open_source
 
     checkpoint = open_source(source)
@@ -89,6 +89,7 @@ def _checkpoint(source: str, *, tensors: bool) -> dict[str, Any]:
         "family": checkpoint.family,
         "model_type": checkpoint.model_type,
         "parameters": checkpoint.n_parameters,
+        **families.of(config, checkpoint.name).facts(checkpoint),
         "layers": config.get("num_hidden_layers"),
         "hidden_size": config.get("hidden_size"),
         "attention_heads": config.get("num_attention_heads"),

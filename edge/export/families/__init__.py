@@ -6,6 +6,7 @@ A family says how its source is run, and what is particular about it:
 - `label(checkpoint)`: what the manifest calls it (llm, slm, moe, vlm, lam).
 - `load_reference(checkpoint)`: the source model in float32, as `transformers` runs it.
 - `facts(checkpoint)`: what `edge inspect` adds for this family.
+- `check(checkpoint)`, if it has one: raises `InputError` for a checkpoint that is not whole; only headers are read.
 """
 
 from __future__ import annotations

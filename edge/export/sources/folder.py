@@ -70,6 +70,8 @@ def open_folder(folder: Path, *, name: str | None = None, licence: str | None = 
         identity={n: hash_of(folder / n) for n in sorted(inputs)},
         licence=licence or _licence(folder),
     )
+    if check := getattr(family, "check", None):
+        check(checkpoint)
     return replace(checkpoint, family=family.label(checkpoint))
 
 
