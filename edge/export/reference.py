@@ -28,6 +28,28 @@ def causal_lm(checkpoint: Checkpoint) -> Any:
     return model.eval()
 
 
+def image_text_model(checkpoint: Checkpoint) -> Any:
+    """A model that takes pictures and text, from its own files only; no code of the checkpoint is run."""
+    transformers = _transformers()
+    import torch
+
+    model = transformers.AutoModelForImageTextToText.from_pretrained(
+        checkpoint.folder,
+        dtype=torch.float32,
+        local_files_only=True,
+        trust_remote_code=False,
+        attn_implementation="eager",
+    )
+    return model.eval()
+
+
+def load_processor(checkpoint: Checkpoint) -> Any:
+    """The source's processor of pictures and text, as `transformers` runs it with Pillow."""
+    return _transformers().AutoProcessor.from_pretrained(
+        checkpoint.folder, local_files_only=True, trust_remote_code=False, backend="pil"
+    )
+
+
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """The source's tokenizer as `transformers` loads it, with its chat template."""
     return _transformers().AutoTokenizer.from_pretrained(

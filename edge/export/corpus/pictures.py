@@ -119,7 +119,7 @@ def _apart(things: list[Thing]) -> bool:
 
 def draw(scene: Picture) -> Image:
     """The picture as 96x96 RGB; the same bytes each time with one version of Pillow and NumPy."""
-    require("PIL", extra="zoo", purpose="drawing pictures")
+    require("PIL", extra="vision", purpose="drawing pictures")
     import numpy as np
     from PIL import Image, ImageDraw, ImageFilter
 
@@ -164,7 +164,9 @@ def _paste(image: Image, thing: Thing) -> None:
 
 def _star() -> list[tuple[float, float]]:
     turns = [math.pi * (k / 5 - 0.5) for k in range(10)]
-    return [((0.42 if k % 2 else 1.05) * math.cos(t), (0.42 if k % 2 else 1.05) * math.sin(t)) for k, t in enumerate(turns)]
+    return [
+        ((0.42 if k % 2 else 1.05) * math.cos(t), (0.42 if k % 2 else 1.05) * math.sin(t)) for k, t in enumerate(turns)
+    ]
 
 
 def _heart() -> list[tuple[float, float]]:

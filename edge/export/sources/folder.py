@@ -16,7 +16,8 @@ from edge.readers import safetensors
 # What is read beside the weights, when it is there; all of it is part of the identity.
 _SIDE_FILES = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "chat_template.jinja", "tokenizer.model", "vocab.json", "merges.txt",
+    "chat_template.jinja", "chat_template.json", "tokenizer.model", "vocab.json", "merges.txt",
+    "processor_config.json", "preprocessor_config.json",
 )  # fmt: skip
 _JSON_LIMIT_BYTES = 64 << 20
 

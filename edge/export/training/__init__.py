@@ -1,0 +1,1 @@
+"""How the zoo's own models were trained: one script for each, with its data recipe and seed."""

@@ -1,0 +1,222 @@
+"""Stage two of smollm2-vision: the decoder learns to answer from the words that the tower writes.
+
+Adapters of low rank on the attention of a frozen SmolLM2; the tower stays as stage one left it. Behind one
+picture stand several questions, each of which sees the picture and itself only, so the picture is read once.
+One sequence of each batch is plain conversation in SmolLM2's own words (`corpus/calibration.jsonl`), so that it
+goes on to chat without a picture.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge.export import corpus
+from edge.export.corpus.picture_questions import Question, questions
+from edge.export.corpus.pictures import Picture, picture
+from edge.export.training._vision_see import look, pixels
+from edge.export.zoo.smollm2_vision import IMAGE_TOKEN_ID, N_IMAGE_TOKENS
+
+RANK = 8
+ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj")
+_IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sequence: ids, their positions, the block each belongs to (0 is seen by all), what each shall say next."""
+
+    ids: list[int]
+    positions: list[int]
+    blocks: list[int]
+    labels: list[int]
+
+
+def picture_row(tokenizer: Any, asked: Sequence[Question], *, in_turn: bool) -> Row:
+    """A picture and its questions; `in_turn` makes them one conversation, else each stands alone behind the picture."""
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    ids = [*encode("<|im_start|>user\n"), *[IMAGE_TOKEN_ID] * N_IMAGE_TOKENS]
+    row = Row(ids, list(range(len(ids))), [0] * len(ids), [_IGNORED] * len(ids))
+    start = len(ids)
+    for n, question in enumerate(asked, 1):
+        prompt = encode(f"{question.text}<|im_end|>\n<|im_start|>assistant\n")
+        if in_turn and n > 1:
+            prompt = encode("\n<|im_start|>user\n") + prompt
+        answer = encode(f"{question.answers[0]}<|im_end|>")
+        row.ids.extend(prompt + answer)
+        row.positions.extend(range(start, start + len(prompt) + len(answer)))
+        row.blocks.extend([0 if in_turn else n] * (len(prompt) + len(answer)))
+        row.labels.extend([_IGNORED] * (len(prompt) - 1) + answer + [_IGNORED])
+        start += len(prompt) + len(answer) if in_turn else 0
+    return row
+
+
+def chat_row(tokenizer: Any, messages: Sequence[dict[str, str]], limit: int) -> Row:
+    """A conversation without a picture, cut at `limit` tokens; the assistant's words are to be said."""
+    ids: list[int] = []
+    said: list[bool] = []
+    for message in messages:
+        own = message["role"] == "assistant"
+        for text, counts in (
+            (f"<|im_start|>{message['role']}\n", False),
+            (f"{message['content']}<|im_end|>", own),
+            ("\n", False),
+        ):
+            part = tokenizer.encode(text, add_special_tokens=False)
+            ids += part
+            said += [counts] * len(part)
+    ids, said = ids[:limit], said[:limit]
+    labels = [i if s else _IGNORED for i, s in zip(ids[1:], said[1:], strict=True)] + [_IGNORED]
+    return Row(ids, list(range(len(ids))), [0] * len(ids), labels)
+
+
+def adapt(model: Any) -> list[Any]:
+    """Freeze everything, put adapters on the decoder's attention; returns their parameters."""
+    import torch
+
+    class Adapted(torch.nn.Module):
+        """A frozen linear layer plus `lora_B @ lora_A`."""
+
+        def __init__(self, linear: Any) -> None:
+            super().__init__()
+            self.linear = linear
+            self.lora_A = torch.nn.Parameter(torch.randn(RANK, linear.in_features) / math.sqrt(linear.in_features))
+            self.lora_B = torch.nn.Parameter(torch.zeros(linear.out_features, RANK))
+
+        def forward(self, x: Any) -> Any:
+            return self.linear(x) + (x @ self.lora_A.to(x.dtype).T) @ self.lora_B.to(x.dtype).T
+
+    model.requires_grad_(False)
+    found = []
+    for layer in model.model.language_model.layers:
+        for name in ADAPTED:
+            adapted = Adapted(getattr(layer.self_attn, name))
+            setattr(layer.self_attn, name, adapted)
+            found += [adapted.lora_A, adapted.lora_B]
+    return found
+
+
+def adapters(model: Any) -> dict[str, Any]:
+    """What was learned, under the names that the assembled checkpoint gives the layers."""
+    return {
+        f"language_model.{name}": value.detach().float()
+        for name, value in model.model.language_model.state_dict(prefix="model.").items()
+        if ".lora_" in name
+    }
+
+
+def hidden_states(model: Any, rows: Sequence[Row], seen: Any | None) -> Any:
+    """The decoder's last hidden states (n, length, hidden) in bfloat16; `seen` are the pictures' image tokens."""
+    import torch
+
+    length = max(len(r.ids) for r in rows)
+
+    def table(field: str, fill: int) -> Any:
+        return torch.tensor([getattr(r, field) + [fill] * (length - len(r.ids)) for r in rows])
+
+    ids, blocks = table("ids", 2), table("blocks", -1)
+    is_image = ids == IMAGE_TOKEN_ID
+    embeds = model.get_input_embeddings()(ids.masked_fill(is_image, 2))
+    if seen is not None:
+        embeds = embeds.masked_scatter(is_image[..., None], seen.to(embeds.dtype))
+    same = (blocks[:, :, None] == blocks[:, None, :]) | (blocks[:, None, :] == 0)
+    may_see = same & torch.ones(length, length, dtype=torch.bool).tril()
+    mask = torch.zeros(may_see.shape, dtype=embeds.dtype).masked_fill(~may_see, torch.finfo(embeds.dtype).min)
+    return model.model.language_model(
+        inputs_embeds=embeds, attention_mask=mask[:, None], position_ids=table("positions", 0), use_cache=False
+    ).last_hidden_state
+
+
+def train(model: Any, tokenizer: Any, *, steps: int, batch: int, each: int, rate: float, state: Path, log: Any) -> None:
+    """Train the adapters in place; goes on from `state` when it is there."""
+    import torch
+    import torch.nn.functional as F
+
+    parameters = adapt(model)
+    model.model.language_model.to(torch.bfloat16)
+    for p in parameters:
+        p.data = p.data.float()
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0, betas=(0.9, 0.98))
+    first = 0
+    if state.is_file():
+        saved = torch.load(state)
+        model.model.language_model.load_state_dict(saved["adapters"], strict=False)
+        optimizer.load_state_dict(saved["optimizer"])
+        first = saved["step"]
+    chats = [
+        json.loads(line)["messages"]
+        for line in Path(corpus.__file__).with_name("calibration.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    started, mean = time.process_time(), 0.0
+    for step in range(first, steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1, (step + 1) / 20) * (0.05 + 0.475 * (1 + math.cos(math.pi * step / steps)))
+        rng = random.Random(f"speak {step}")
+        scenes = [picture(step * batch + i) for i in range(batch)]
+        rows = []
+        for scene in scenes:
+            asked = questions(scene, rng)
+            rows.append(picture_row(tokenizer, rng.sample(asked, min(each, len(asked))), in_turn=rng.random() < 0.25))
+        rows.append(chat_row(tokenizer, rng.choice(chats), max(len(r.ids) for r in rows)))
+        with torch.no_grad():
+            seen = look(model, pixels(scenes))
+        hidden = hidden_states(model, rows, seen)
+        labels = torch.tensor([r.labels + [_IGNORED] * (hidden.shape[1] - len(r.labels)) for r in rows])
+        counted = labels != _IGNORED
+        logits = F.linear(hidden[counted], model.get_input_embeddings().weight).float()
+        loss = F.cross_entropy(logits, labels[counted])
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        mean = loss.item() if step == first else 0.9 * mean + 0.1 * loss.item()
+        if (step + 1) % 10 == 0:
+            log(f"speak {step + 1}/{steps} loss {mean:.4f} cpu {time.process_time() - started:.0f} s")
+        if (step + 1) % 50 == 0 or step + 1 == steps:
+            kept = {k: v for k, v in model.model.language_model.state_dict().items() if ".lora_" in k}
+            torch.save({"adapters": kept, "optimizer": optimizer.state_dict(), "step": step + 1}, state)
+            log(f"speak {step + 1} held out {taught(model, tokenizer, n=24)}")
+
+
+def taught(model: Any, tokenizer: Any, *, n: int) -> str:
+    """Of the questions about `n` held-out pictures, those whose taught answer is said word for word, by kind.
+
+    The answer is given and each next token compared, which agrees with greedy decoding for this one answer.
+    """
+    import torch
+
+    right, asked_of = Counter[str](), Counter[str]()
+    scenes = [picture(10**6 + i, held_out=True) for i in range(n)]
+    for at in range(0, n, 8):
+        some = scenes[at : at + 8]
+        asked = [questions(s, random.Random(s.seed)) for s in some]
+        rows = [picture_row(tokenizer, a, in_turn=False) for a in asked]
+        with torch.no_grad():
+            hidden = hidden_states(model, rows, look(model, pixels(some)))
+            for row, qs, states in zip(rows, asked, hidden, strict=True):
+                spots = [i for i, label in enumerate(row.labels) if label != _IGNORED]
+                said = (states[spots] @ model.get_input_embeddings().weight.T).argmax(-1).tolist()
+                hits: dict[int, list[bool]] = {row.blocks[i]: [] for i in spots}
+                for i, token in zip(spots, said, strict=True):
+                    hits[row.blocks[i]].append(token == row.labels[i])
+                for number, question in enumerate(qs, 1):
+                    asked_of[question.kind] += 1
+                    right[question.kind] += all(hits[number])
+    parts = " ".join(f"{kind} {right[kind]}/{n}" for kind, n in asked_of.items())
+    return f"{sum(right.values())}/{sum(asked_of.values())}: {parts}"
+
+
+def pictures_of(seeds: Sequence[int], *, held_out: bool) -> list[Picture]:
+    """The scenes of these seeds."""
+    return [picture(s, held_out=held_out) for s in seeds]

@@ -1,0 +1,105 @@
+"""Train the zoo's smollm2-vision, stage by stage; each goes on where it was stopped.
+
+    python -m edge.export.training.smollm2_vision FOLDER see      # tower and projector, no language model
+    python -m edge.export.training.smollm2_vision FOLDER speak    # the decoder's adapters
+    python -m edge.export.training.smollm2_vision FOLDER pack     # what was learned -> the zoo's adapter
+
+FOLDER keeps state and logs. Pictures, questions and their order follow from the step, the first weights from SEED.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+SEED = 20261125
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("stage", choices=("see", "speak", "pack"))
+    parser.add_argument("--steps", type=int, help="default: those that the zoo's adapter was trained for")
+    args = parser.parse_args(argv)
+    args.folder.mkdir(parents=True, exist_ok=True)
+
+    import torch
+
+    from edge.export.training import _vision_see, _vision_speak
+
+    torch.manual_seed(SEED)
+    log = _log(args.folder / f"{args.stage}.log")
+    model, tokenizer = new_model()
+    see, speak = args.folder / "see.pt", args.folder / "speak.pt"
+    if args.stage == "see":
+        _vision_see.train(model, tokenizer, steps=args.steps or 4000, batch=32, rate=1.2e-3, state=see, log=log)
+        return
+    _vision_see.parts(model).load_state_dict(torch.load(see)["parts"])
+    if args.stage == "speak":
+        model.eval()
+        _vision_speak.train(model, tokenizer, steps=args.steps or 400, batch=8, each=4, rate=1e-3, state=speak, log=log)
+        return
+    _pack(model, speak)
+
+
+def new_model() -> tuple[Any, Any]:
+    """SmolLM2 in LLaVA's layout with a tower and a projector that know nothing, and the tokenizer."""
+    import torch
+    from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    from edge.export.reference import load_model, load_tokenizer
+    from edge.export.source import open_source
+    from edge.export.zoo.smollm2_vision import LLAVA_CONFIG
+
+    checkpoint = open_source("smollm2")
+    text = load_model(checkpoint)
+    config = LlavaConfig(**LLAVA_CONFIG, text_config=AutoConfig.from_pretrained(checkpoint.folder))
+    torch.manual_seed(SEED)
+    model = LlavaForConditionalGeneration(config)
+    model.model.language_model.load_state_dict(text.model.state_dict())
+    model.tie_weights()
+    return model, load_tokenizer(checkpoint)
+
+
+def _pack(model: Any, speak: Path) -> None:
+    """Write adapter.safetensors in float16, assemble the checkpoint from it and note the hash of its weights."""
+    import tempfile
+
+    import torch
+    from safetensors.torch import save_file
+
+    from edge.bundle import sha256_of
+    from edge.export.source import open_source
+    from edge.export.zoo.smollm2_vision import ADAPTER, assemble
+
+    kept = {
+        name.removeprefix("model."): value
+        for name, value in model.state_dict().items()
+        if name.startswith(("model.vision_tower.", "model.multi_modal_projector."))
+    }
+    if speak.is_file():
+        kept |= {f"language_model.model.{name}": v for name, v in torch.load(speak)["adapters"].items()}
+    adapter = ADAPTER / "adapter.safetensors"
+    ADAPTER.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.half().contiguous() for name, value in kept.items()}, adapter)
+    with tempfile.TemporaryDirectory() as work:
+        assemble(open_source("smollm2"), adapter, Path(work))
+        digest = sha256_of(Path(work) / "model.safetensors")
+    score = ADAPTER / "score.json"
+    known = json.loads(score.read_text(encoding="utf-8")) if score.is_file() else {}
+    score.write_text(json.dumps(known | {"weights_sha256": digest}, indent=2) + "\n", encoding="utf-8")
+
+
+def _log(path: Path) -> Any:
+    def log(line: str) -> None:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+
+    return log
+
+
+if __name__ == "__main__":
+    main()
