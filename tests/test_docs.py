@@ -111,3 +111,17 @@ def test_the_table_of_limits_is_that_of_the_gate():
     before, _, rest = page.read_text(encoding="utf-8").partition("<!-- limits -->\n")
     after = rest.partition("<!-- /limits -->")[2]
     held(page, f"{before}<!-- limits -->\n{rows}<!-- /limits -->{after}")
+
+
+def test_the_page_of_performance_is_made_from_the_results():
+    from benchmarks import table
+
+    held(table.PAGE, table.page(table.records()))
+
+
+def test_every_result_is_of_a_benchmark_that_is_there():
+    from benchmarks import table
+
+    for name, record in table.records().items():
+        assert (ROOT / "benchmarks" / f"{name}.py").is_file()
+        assert record["samples"]

@@ -1,0 +1,57 @@
+"""Does a session stay within its file, its cache and 150 MB?"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+
+from benchmarks import race
+from benchmarks.race import Contestant
+from edge import bundle as bundles
+
+_SCRATCH_BYTES = 150_000_000
+_SUBJECTS = {
+    "gguf": ("q4_k_m", "q8_0", "f32"),
+    "onnx": ("int4", "int8", "fp32"),
+    "tflite": ("int4", "int8", "int8-weights", "fp32"),
+}
+
+
+def main() -> int:
+    args = race.arguments(__doc__, rounds=3).parse_args()
+    contestants, allowed = [], {}
+    for format_name, quantizations in _SUBJECTS.items():
+        for quantization in quantizations:
+            folder = race.bundle("smollm2", format_name, quantization)
+            memory = bundles.read(folder).memory
+            name = f"{format_name} {quantization}"
+            allowed[name] = memory["weights_bytes"] + memory["kv_bytes_at_context"] + _SCRATCH_BYTES
+            contestants.append(
+                Contestant(name, race.contestant("edge_session", folder, args.threads, 512, args.tokens))
+            )
+    done = race.run(__doc__, contestants, rounds=args.rounds)
+    claims = []
+    for name, bound in allowed.items():
+        peaks = [s["peak_rss_bytes"] for s in done.samples[name]]
+        ratios = sorted(p / bound for p in peaks)
+        claims.append(
+            {
+                "says": f"peak RSS over file + KV cache + 150 MB, {name}",
+                "quantity": "peak_rss_bytes",
+                "ours": name,
+                "theirs": "allowed",
+                "median_ours": statistics.median(peaks),
+                "median_theirs": bound,
+                "ratio": round(statistics.median(ratios), 4),
+                "ratio_low": round(ratios[0], 4),
+                "ratio_high": round(ratios[-1], 4),
+                "at_least": None,
+                "at_most": 1.0,
+                "met": statistics.median(ratios) <= 1.0,
+            }
+        )
+    return race.keep("session_memory", done, claims)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""docs/reference/performance.md from the raw results: `python -m benchmarks.table`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.race import RESULTS
+
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "performance.md"
+_HEAD = """# Performance
+
+Generated from the raw results in [benchmarks/results](../../benchmarks/results). Every row is a ratio of medians that
+were measured in one run, the contestants taking turns in fresh processes; in brackets the smallest and the largest
+ratio of all turns. Absolute figures belong to the machine they were taken on. To measure yours:
+`python -m benchmarks.NAME` on a machine that does nothing else.
+"""
+
+
+def page(records: dict[str, dict[str, Any]]) -> str:
+    """The page for results by name."""
+    parts = [_HEAD]
+    for name, record in sorted(records.items()):
+        machine = record["machine"]
+        parts.append(f"\n## {record['question'].strip().splitlines()[0]}\n\n")
+        parts.append("| | ours | theirs | ratio | wanted | |\n| --- | --- | --- | --- | --- | --- |\n")
+        for claim in record["claims"]:
+            bound = f"≥ {claim['at_least']:g}" if claim["at_least"] is not None else f"≤ {claim['at_most']:g}"
+            parts.append(
+                f"| {claim['says']} | {_plain(claim['quantity'], claim['median_ours'])} | "
+                f"{_plain(claim['quantity'], claim['median_theirs'])} ({claim['theirs']}) | "
+                f"{claim['ratio']:.2f} ({claim['ratio_low']:.2f} to {claim['ratio_high']:.2f}) | {bound} | "
+                f"{'met' if claim['met'] else '**not met**'} |\n"
+            )
+        versions = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
+        busy = " The machine was busy." if record["busy"] else ""
+        parts.append(
+            f"\n`python -m benchmarks.{name}`, {record['taken_at'][:10]}, {machine['physical_cores']} cores of "
+            f"{machine['cpu']}.{busy} {versions}.\n"
+        )
+    return "".join(parts)
+
+
+def records() -> dict[str, dict[str, Any]]:
+    """All results that are kept."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
+
+
+def _plain(quantity: str, value: float) -> str:
+    if quantity.endswith("_tokens_per_s"):
+        return f"{value:.1f} tok/s"
+    if quantity.endswith("_bytes"):
+        return f"{value / 1e6:.0f} MB"
+    if quantity.endswith("_ms"):
+        return f"{value:.1f} ms"
+    if quantity.endswith("_s"):
+        return f"{value:.1f} s"
+    return f"{value:.4g}"
+
+
+def main() -> int:
+    PAGE.write_text(page(records()), encoding="utf-8")
+    print(PAGE)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
