@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import EdgeError
-from edge.export import litert_worker
+from edge.export import litert_worker, preflight
 from edge.export.checkpoint import Checkpoint
 
 _TIMEOUT_S = 6 * 3600
@@ -26,9 +26,10 @@ def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, prefil
     sizes = ",".join(map(str, prefills))
     said = _worker("convert", checkpoint.folder, folder, context_length, sizes)
     if said is not None or not (folder / "model.tflite").is_file():
+        preflight.refuse_full_disk(folder)
         raise EdgeError(
             f"litert-torch cannot convert {checkpoint.name} ({checkpoint.model_type}): {said or 'it wrote no file'}",
-            hint="free memory or disk space if it is that; or choose another format",
+            hint="free memory if it is that; or choose another format",
         )
     return metadata.version("litert-torch")
 
@@ -40,6 +41,7 @@ def quantize(source: Path, target: Path, recipe: list[dict[str, Any]]) -> str:
     said = _worker("quantize", source, target, written)
     written.unlink()
     if said is not None or not target.is_file():
+        preflight.refuse_full_disk(target.parent)
         raise EdgeError(f"ai-edge-quantizer cannot quantize {source.name}: {said or 'it wrote no file'}")
     return metadata.version("ai-edge-quantizer")
 

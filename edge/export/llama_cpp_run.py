@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from edge.errors import EdgeError
-from edge.export import cache
+from edge.export import cache, preflight
 from edge.export.checkpoint import Checkpoint
 from edge.export.progress import Progress
 
@@ -55,6 +55,7 @@ def run_converter(sources: Path, checkpoint: Checkpoint, outfile: Path, progress
         with log.open("w+b") as out:
             rc = _follow([sys.executable, "-P", str(launcher), str(sources), str(request)], out, progress)
         if rc != 0 or not trace.is_file():
+            preflight.refuse_full_disk(outfile.parent)
             outfile.unlink(missing_ok=True)
             text = log.read_text(errors="replace")
             kept = cache.root() / "logs" / f"convert-gguf-{checkpoint.id}.log"

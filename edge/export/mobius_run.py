@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from edge.errors import EdgeError
+from edge.export import preflight
 from edge.export.checkpoint import Checkpoint
 from edge.export.progress import Progress
 
@@ -31,10 +32,11 @@ def build(checkpoint: Checkpoint, folder: Path, progress: Progress) -> str:
         argv, env={**os.environ, **quiet}, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
     )
     if done.returncode != 0 or not (folder / "model.onnx").is_file():
+        preflight.refuse_full_disk(folder)
         said = ([line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"])[-1]
         raise EdgeError(
             f"mobius cannot build {checkpoint.name} ({checkpoint.model_type}): {said:.300}",
-            hint="free disk space if it is that; or choose another format",
+            hint="choose another format",
         )
     return importlib.metadata.version("mobius-onnx")
 

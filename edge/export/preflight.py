@@ -12,6 +12,7 @@ from edge.export import cache
 from edge.export.artifact import Need
 from edge.export.checkpoint import Checkpoint
 
+_FULL_BYTES = 16 << 20  # a writer that fails leaves less than its last piece would have taken
 _GATE_BASE_BYTES = 900 << 20  # torch, a runtime and the logits of one window
 
 
@@ -51,6 +52,19 @@ def check(need: Need, output: Path, *, time_limit_s: float | None = None) -> Non
         raise UsageError(
             f"this export takes about {need.time_s / 60:.0f} min, the limit is {time_limit_s / 60:.0f} min",
             hint="give it more time, or ask for fewer formats",
+        )
+
+
+def refuse_full_disk(folder: Path) -> None:
+    """Raise `EdgeError` when a converter that failed beside `folder` had no room left to write.
+
+    What the libraries say then is not to be understood ("884736 requested and 323360 written").
+    """
+    place = _existing(folder)
+    if shutil.disk_usage(place).free < _FULL_BYTES:
+        raise EdgeError(
+            f"the disk at {place} is full",
+            hint="free some space, or set EDGE_CACHE to a folder on a larger disk; what was finished is kept",
         )
 
 
