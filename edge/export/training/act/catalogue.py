@@ -1,0 +1,183 @@
+"""Tools and what people say to them, read from `tools/*.txt`.
+
+    set_timer | (Start a countdown timer|Count down a number of minutes).
+      minutes integer | how many minutes | 1..90
+      label? string | what it is for | @label
+      > (set|start) a timer for {minutes} minutes[ for the {label}]     said in training
+      < count {minutes} minutes down[ for the {label}]                  held out: never said in training
+      ? (set|start) a timer[ for the {label}]                           something needed is missing
+
+`(a|b)` is either, `[x]` may be left out, `{p}` is a value of the parameter p, and
+`{p:open=true/close=false}` says a value in other words. A type is string, integer, number, boolean,
+[string], or the values of an enumeration. Values come from a list, a range `1..90/5`, or a kind of
+`values`. A phrase that names no parameter in a bracket leaves it out of the call.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from edge.export.training.act.values import Values
+
+_FOLDER = Path(__file__).parent / "tools"
+_SLOT = re.compile(r"\{(\w+)(?::([^{}]*))?\}")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One argument of a tool; `values` says where training takes its values from."""
+
+    name: str
+    type: str
+    about: str
+    required: bool
+    values: str
+    choices: tuple[str, ...] = ()
+
+    def schema(self) -> dict[str, Any]:
+        """Its JSON Schema."""
+        about = {"description": self.about} if self.about else {}
+        if self.choices:
+            return {"type": "string", "enum": list(self.choices), **about}
+        if self.type == "array":
+            return {"type": "array", "items": {"type": "string"}, **about}
+        return {"type": self.type, **about}
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function a model may call, with what people say when they want it."""
+
+    name: str
+    about: str
+    parameters: tuple[Parameter, ...]
+    domain: str
+    train: tuple[str, ...] = field(default=(), repr=False)
+    held_out: tuple[str, ...] = field(default=(), repr=False)
+    incomplete: tuple[str, ...] = field(default=(), repr=False)
+
+    def schema(self, about: str | None = None) -> dict[str, Any]:
+        """What chat templates take as one of `tools`: a function schema as OpenAI's interface defines it."""
+        parameters = {
+            "type": "object",
+            "properties": {p.name: p.schema() for p in self.parameters},
+            "required": [p.name for p in self.parameters if p.required],
+        }
+        function = {"name": self.name, "description": about or self.about, "parameters": parameters}
+        return {"type": "function", "function": function}
+
+
+@cache
+def known() -> tuple[Tool, ...]:
+    """The tools that training uses."""
+    return tuple(t for path in sorted(_FOLDER.glob("*.txt")) if path.stem != "unseen" for t in _read(path))
+
+
+@cache
+def unseen() -> tuple[Tool, ...]:
+    """Tools whose names, descriptions and phrases training never sees."""
+    return tuple(_read(_FOLDER / "unseen.txt"))
+
+
+def say(phrase: str, tool: Tool, values: Values) -> tuple[str, dict[str, Any]]:
+    """One way to say `phrase`, and the arguments it gives, in the order of the tool's parameters."""
+    wording = _choose(phrase, values.rng)
+    given: dict[str, Any] = {}
+    parameters = {p.name: p for p in tool.parameters}
+
+    def fill(slot: re.Match[str]) -> str:
+        text, given[slot[1]] = _value(parameters[slot[1]], slot[2], values)
+        return text
+
+    text = re.sub(r"\s+", " ", _SLOT.sub(fill, wording)).strip()
+    return text, {p.name: given[p.name] for p in tool.parameters if p.name in given}
+
+
+def slots(phrase: str) -> frozenset[str]:
+    """Names of the parameters that a phrase can mention."""
+    return frozenset(m[1] for m in _SLOT.finditer(phrase))
+
+
+def either(text: str, rng: random.Random) -> str:
+    """One of the wordings of a description."""
+    return _choose(text, rng)
+
+
+def _choose(text: str, rng: random.Random) -> str:
+    """Resolve `(a|b)` and `[x]`, innermost first; slots are left alone."""
+    while True:
+        group = re.search(r"\(([^()\[\]]*)\)|\[([^()\[\]]*)\]", text)
+        if group is None:
+            return text
+        if group[1] is not None:
+            chosen = rng.choice(group[1].split("|"))
+        else:
+            chosen = group[2] if rng.random() < 0.5 else ""
+        text = text[: group.start()] + chosen + text[group.end() :]
+
+
+def _value(parameter: Parameter, wording: str | None, values: Values) -> tuple[str, Any]:
+    """How a value is said, and what it is in JSON."""
+    rng = values.rng
+    if wording:
+        said, _, meant = rng.choice(wording.split("/")).partition("=")
+        return said, json.loads(meant) if parameter.type == "boolean" else meant
+    if parameter.choices:
+        chosen = rng.choice(parameter.choices)
+        return chosen, chosen
+    source = parameter.values
+    if source.startswith("@"):
+        text = values.draw(source[1:])
+    elif ".." in source:
+        text = _in_range(source, rng)
+    else:
+        text = rng.choice(source.split(", " if ", " in source else ","))
+    if parameter.type == "array":
+        items = text.split(", ")
+        return _listed(items), items
+    return text, json.loads(text) if parameter.type in ("integer", "number") else text
+
+
+def _in_range(source: str, rng: random.Random) -> str:
+    limits, _, step = source.partition("/")
+    low, high = (float(x) for x in limits.split(".."))
+    width = float(step or 1)
+    number = low + width * rng.randrange(round((high - low) / width) + 1)
+    return f"{number:.10g}" if number != int(number) else str(int(number))
+
+
+def _listed(items: list[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def _read(path: Path) -> Iterator[Tool]:
+    for block in path.read_text(encoding="utf-8").split("\n\n"):
+        head, *lines = [line for line in block.splitlines() if line.strip()]
+        name, _, about = (part.strip() for part in head.partition("|"))
+        phrases: Mapping[str, list[str]] = {">": [], "<": [], "?": []}
+        parameters = []
+        for line in (line.strip() for line in lines):
+            if line[0] in phrases:
+                phrases[line[0]].append(line[1:].strip())
+            else:
+                parameters.append(_parameter(line))
+        yield Tool(
+            name, about, tuple(parameters), path.stem, tuple(phrases[">"]), tuple(phrases["<"]), tuple(phrases["?"])
+        )
+
+
+def _parameter(line: str) -> Parameter:
+    declared, rest = line.split(" | ", 1) if " | " in line else (line, "")
+    name, kind = declared.split(" ", 1)
+    about, _, values = (part.strip() for part in rest.rpartition("|")) if "|" in rest else (rest.strip(), "", "")
+    required = not name.endswith("?")
+    if "|" in kind:
+        return Parameter(name.rstrip("?"), "string", about, required, "", tuple(kind.split("|")))
+    return Parameter(name.rstrip("?"), "array" if kind == "[string]" else kind, about, required, values)

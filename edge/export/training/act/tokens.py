@@ -1,0 +1,84 @@
+"""Packs as token ids: one manifest, then its conversations, none of which sees the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edge.export.training.act.requests import Case, Message, Pack
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edge.runtimes.chat_template import ChatTemplate
+    from edge.runtimes.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Arrays over the tokens of a pack, `n` of them.
+
+    `ids` int64, `positions` int64 (they start again after the manifest for each conversation),
+    `talk` int64 (-1 in the manifest, else which conversation), `answers` bool: what is learned.
+    """
+
+    ids: np.ndarray
+    positions: np.ndarray
+    talk: np.ndarray
+    answers: np.ndarray
+
+    def mask(self) -> np.ndarray:
+        """bool `(n, n)`: a token sees what came before it in the manifest and in its own conversation."""
+        import numpy as np
+
+        same = (self.talk[None, :] == -1) | (self.talk[None, :] == self.talk[:, None])
+        return same & np.tri(len(self.ids), dtype=bool)
+
+
+def packed(pack: Pack, template: ChatTemplate, tokenizer: Tokenizer, limit: int) -> Packed:
+    """As many of the pack's conversations as fit into `limit` tokens, at least one."""
+    import numpy as np
+
+    beginning = template.render([], tools=pack.tools, add_generation_prompt=False)
+    ids = list(tokenizer.encode(beginning))
+    start = len(ids)
+    positions, talk, answers = list(range(start)), [-1] * start, [False] * start
+    for number, conversation in enumerate(pack.conversations):
+        own: list[int] = []
+        learned: list[bool] = []
+        for text, is_answer in pieces(conversation, pack.tools, template, beginning):
+            piece = tokenizer.encode(text)
+            own += piece
+            learned += [is_answer] * len(piece)
+        if number and len(ids) + len(own) > limit:
+            break
+        ids += own
+        positions += range(start, start + len(own))
+        talk += [number] * len(own)
+        answers += learned
+    return Packed(*(np.asarray(x) for x in (ids, positions, talk, answers)))
+
+
+def pieces(
+    conversation: Sequence[Message], tools: Sequence[dict[str, Any]], template: ChatTemplate, beginning: str
+) -> list[tuple[str, bool]]:
+    """The conversation's text after `beginning`, cut into what is given and what the model should write."""
+    found: list[tuple[str, bool]] = []
+    done = beginning
+    for i, message in enumerate(conversation):
+        whole = template.render(conversation[: i + 1], tools=tools, add_generation_prompt=False)
+        if message["role"] == "assistant":
+            prompt = template.render(conversation[:i], tools=tools, add_generation_prompt=True)
+            # The end-of-turn token is learned, the line break after it is not.
+            answer = whole[len(prompt) :].removesuffix("\n")
+            found += [(prompt[len(done) :], False), (answer, True), (whole[len(prompt) + len(answer) :], False)]
+        else:
+            found.append((whole[len(done) :], False))
+        done = whole
+    return [(text, answer) for text, answer in found if text]
+
+
+def of_case(case: Case) -> Pack:
+    """A case with its right answer, as a pack of one."""
+    return Pack(case.tools, ((*case.messages, case.answer),))

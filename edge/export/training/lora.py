@@ -1,0 +1,64 @@
+"""Low-rank adapters (Hu et al. 2021, arXiv:2106.09685): W + B A, with only A, B and the norms' gains trained.
+
+Smaller than `peft` by all that is not needed here; what is trained is merged when a checkpoint is
+assembled, so nothing of this runs afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+SCALE = 2.0  # of B A in the merged weight; part of the adapter's meaning
+
+
+def attach(model: Any, targets: Sequence[str], rank: int, seed: int) -> dict[str, Any]:
+    """Freeze `model`, put adapters on the linear layers whose last name is in `targets`, and free the norms.
+
+    Returns the trained parameters by name: `<weight>.lora_a` float32 `(rank, in)`, `<weight>.lora_b`
+    `(out, rank)`, and the gains of the norms under their own names. They are float32 whatever the model is.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    trained: dict[str, Any] = {}
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+
+    class Adapted(torch.nn.Module):
+        def __init__(self, base: Any) -> None:
+            super().__init__()
+            self.base = base
+            start = torch.randn(rank, base.in_features, generator=generator) / base.in_features**0.5
+            self.a = torch.nn.Parameter(start)
+            self.b = torch.nn.Parameter(torch.zeros(base.out_features, rank))
+
+        def forward(self, x: Any) -> Any:
+            low = torch.nn.functional.linear(x, self.a.to(x.dtype))
+            return self.base(x) + SCALE * torch.nn.functional.linear(low, self.b.to(x.dtype))
+
+    class Gain(torch.nn.Module):
+        """RMSNorm with a float32 gain in a model of another type."""
+
+        def __init__(self, base: Any) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(base.weight.detach().float())
+            self.epsilon = base.variance_epsilon
+
+        def forward(self, x: Any) -> Any:
+            wide = x.float()
+            wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.epsilon)
+            return (self.weight * wide).to(x.dtype)
+
+    for path, module in list(model.named_modules()):
+        parent = model.get_submodule(path.rpartition(".")[0])
+        name = path.rpartition(".")[2]
+        if isinstance(module, torch.nn.Linear) and name in targets:
+            adapted = Adapted(module)
+            setattr(parent, name, adapted)
+            trained[f"{path}.weight.lora_a"], trained[f"{path}.weight.lora_b"] = adapted.a, adapted.b
+        elif type(module).__name__.endswith("RMSNorm"):
+            gain = Gain(module)
+            setattr(parent, name, gain)
+            trained[f"{path}.weight"] = gain.weight
+    return trained

@@ -1,0 +1,96 @@
+"""Tool calls as text: what a large action model writes, read and written in one place.
+
+A call stands in `<tool_call>` tags with one JSON object, as Hermes and SmolLM2 write it. A model
+trained by edge has two more forms: it names the arguments it still needs, or says that no tool fits.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+NO_TOOL_FITS = "None of these tools can do that."
+_ASK = "Please tell me: "
+_BLOCK = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A function's name and its arguments."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model's text means. `sound` is false when a block holds no call: broken JSON, or no name."""
+
+    calls: tuple[ToolCall, ...] = ()
+    text: str = ""
+    sound: bool = True
+
+    @property
+    def refuses(self) -> bool:
+        """It said that no tool fits."""
+        return not self.calls and self.text == NO_TOOL_FITS
+
+    @property
+    def asks_for(self) -> tuple[str, ...]:
+        """The arguments it wants to be told."""
+        if self.calls or not self.text.startswith(_ASK):
+            return ()
+        return tuple(name.strip() for name in self.text[len(_ASK) :].split(",") if name.strip())
+
+
+def read(text: str) -> Answer:
+    """The calls in a model's text, and what it says beside them.
+
+    >>> read('<tool_call>{"name":"tv","arguments":{"state":"on"}}</tool_call>').calls
+    (ToolCall(name='tv', arguments={'state': 'on'}),)
+    >>> read("Please tell me: room").asks_for
+    ('room',)
+    """
+    calls: list[ToolCall] = []
+    sound = True
+    for block in _BLOCK.findall(text):
+        call = _call(block)
+        if call is None:
+            sound = False
+        else:
+            calls.append(call)
+    return Answer(tuple(calls), _BLOCK.sub("", text).strip(), sound)
+
+
+def write(calls: Sequence[ToolCall]) -> str:
+    """The text of `calls`, compact and always the same: what models are trained on.
+
+    >>> print(write([ToolCall("tv", {"state": "on"})]))
+    <tool_call>
+    {"name":"tv","arguments":{"state":"on"}}
+    </tool_call>
+    """
+    return "\n".join(f"<tool_call>\n{_json(call)}\n</tool_call>" for call in calls)
+
+
+def ask(names: Sequence[str]) -> str:
+    """How a model asks for the arguments called `names`."""
+    return _ASK + ", ".join(names)
+
+
+def _json(call: ToolCall) -> str:
+    return json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False, separators=(",", ":"))
+
+
+def _call(block: str) -> ToolCall | None:
+    try:
+        data = json.loads(block)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(data, dict) or not isinstance(data.get("name"), str):
+        return None
+    arguments = data.get("arguments", {})
+    return ToolCall(data["name"], arguments) if isinstance(arguments, dict) else None
