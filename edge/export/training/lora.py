@@ -6,16 +6,16 @@ assembled, so nothing of this runs afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-SCALE = 2.0  # of B A in the merged weight; part of the adapter's meaning
+SCALE = 2.0  # of B A in the merged weight; `learned` puts it into B
 
 
 def attach(model: Any, targets: Sequence[str], rank: int, seed: int) -> dict[str, Any]:
     """Freeze `model`, put adapters on the linear layers whose last name is in `targets`, and free the norms.
 
-    Returns the trained parameters by name: `<weight>.lora_a` float32 `(rank, in)`, `<weight>.lora_b`
+    Returns the trained parameters by name: `<layer>.lora_A` float32 `(rank, in)`, `<layer>.lora_B`
     `(out, rank)`, and the gains of the norms under their own names. They are float32 whatever the model is.
     """
     import torch
@@ -56,9 +56,17 @@ def attach(model: Any, targets: Sequence[str], rank: int, seed: int) -> dict[str
         if isinstance(module, torch.nn.Linear) and name in targets:
             adapted = Adapted(module)
             setattr(parent, name, adapted)
-            trained[f"{path}.weight.lora_a"], trained[f"{path}.weight.lora_b"] = adapted.a, adapted.b
+            trained[f"{path}.lora_A"], trained[f"{path}.lora_B"] = adapted.a, adapted.b
         elif type(module).__name__.endswith("RMSNorm"):
             gain = Gain(module)
             setattr(parent, name, gain)
             trained[f"{path}.weight"] = gain.weight
     return trained
+
+
+def learned(trained: Mapping[str, Any]) -> dict[str, Any]:
+    """What is committed: float16, sorted, the scale in B."""
+    import torch
+
+    made = {n: p.detach() * (SCALE if n.endswith(".lora_B") else 1.0) for n, p in sorted(trained.items())}
+    return {n: p.to(torch.float16).contiguous() for n, p in made.items()}

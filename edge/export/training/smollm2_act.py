@@ -16,14 +16,13 @@ import argparse
 import json
 import random
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.export.reference import load_model
 from edge.export.source import open_source
-from edge.export.training import lora
+from edge.export.training import lora, packed_attention
 from edge.export.training.act import requests
 from edge.export.training.act.tokens import Packed, of_case, packed
 from edge.runtimes.chat_template import ChatTemplate
@@ -71,6 +70,7 @@ class Student:
         self.tokenizer = Tokenizer.load(source.folder)
         self.template = ChatTemplate((ADAPTER / "chat_template.jinja").read_text(encoding="utf-8"))
         self.model = load_model(source).to(torch.bfloat16)
+        self._attention = packed_attention.install(self.model)
         self.trained = lora.attach(self.model, _TARGETS, recipe.rank, recipe.seed)
         mlp = [m for n, m in self.model.named_modules() if isinstance(m, torch.nn.Linear) and ".mlp." in n]
         self._mlp = [(m, m.weight.data, four_bits(m.weight.data)) for m in mlp]
@@ -84,9 +84,10 @@ class Student:
         import torch
 
         ids = torch.from_numpy(batch.ids)[None]
+        self._attention.place(batch.talk)
         hidden = self.model.model(
             input_ids=ids,
-            attention_mask=torch.from_numpy(batch.mask())[None, None],
+            attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool),  # not looked at: `place` has said it all
             position_ids=torch.from_numpy(batch.positions)[None],
             use_cache=False,
         ).last_hidden_state[0]
@@ -160,8 +161,7 @@ def train(work: Path, recipe: Recipe, *, score_every: int, cases: int) -> Path:
             student.round_mlps(False)
             log(step=step, scores={s: round(student.score(s, cases), 3) for s in requests.SPLITS})
     path = work / "adapter.safetensors"
-    tensors = {n: p.detach().to(torch.float16).contiguous() for n, p in sorted(student.trained.items())}
-    save_file(tensors, path, metadata={"recipe": json.dumps(asdict(recipe), sort_keys=True)})
+    save_file(lora.learned(student.trained), path, metadata={"recipe": json.dumps(asdict(recipe), sort_keys=True)})
     return path
 
 
@@ -200,12 +200,6 @@ def _restore(work: Path, student: Student, optimizer: Any) -> int:
     for group, top in zip(optimizer.param_groups, tops, strict=True):
         group["top"] = top
     return int(state["step"])
-
-
-def lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The log, row by row."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        yield json.loads(line)
 
 
 def main(argv: list[str] | None = None) -> None:

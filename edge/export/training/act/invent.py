@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from edge.export.training.act.catalogue import Parameter, Tool
 from edge.export.training.act.values import halves
@@ -79,6 +80,16 @@ def invented(rng: random.Random, n: int) -> list[Tool]:
         if pair not in pairs:
             pairs.append(pair)
     return [_tool(rng, verb.split("|"), thing) for verb, thing in pairs]
+
+
+def near_miss(rng: random.Random, offered: Sequence[Tool]) -> Tool:
+    """A tool that does something else with the same thing as one of `offered`, which are invented too."""
+    thing = rng.choice(offered).name.rpartition("_")[2]
+    taken = {t.name for t in offered}
+    while True:
+        verbs = rng.choice(halves(_VERBS)[0]).split("|")
+        if f"{verbs[0].replace(' ', '_')}_{thing}" not in taken:
+            return _tool(rng, verbs, thing)
 
 
 def _tool(rng: random.Random, verbs: list[str], thing: str) -> Tool:

@@ -15,7 +15,7 @@ from typing import Any
 from edge.export.training.act import catalogue
 from edge.export.training.act.catalogue import Tool
 from edge.export.training.act.disguise import Offered, disguised, plain
-from edge.export.training.act.invent import invented
+from edge.export.training.act.invent import invented, near_miss
 from edge.export.training.act.values import Values
 from edge.runtimes.tool_calls import NO_TOOL_FITS, ask
 
@@ -194,7 +194,10 @@ class _Speaker:
             return [{"role": "user", "content": text + self.rng.choice(("", "?" if text[0] in "whd" else "."))}, refusal]
         taken = {o.tool.name for o in offered}
         others = [t for t in catalogue.known() if t.name not in taken and not _alike(t, offered)]
-        if not self.held_out and self.rng.random() < 0.35:
+        own = [o.tool for o in offered if o.tool.domain == "invented"]
+        if not self.held_out and own and self.rng.random() < 0.5:
+            others = [near_miss(self.rng, own)]
+        elif not self.held_out and self.rng.random() < 0.3:
             others = invented(self.rng, 1)
         text, made = self._request(plain(self.rng.choice(others), self.rng))
         return [self._user(text, made), refusal]
