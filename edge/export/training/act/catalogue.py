@@ -116,10 +116,8 @@ def _choose(text: str, rng: random.Random) -> str:
         group = re.search(r"\(([^()\[\]]*)\)|\[([^()\[\]]*)\]", text)
         if group is None:
             return text
-        if group[1] is not None:
-            chosen = rng.choice(group[1].split("|"))
-        else:
-            chosen = group[2] if rng.random() < 0.5 else ""
+        optional = group[1] is None
+        chosen = ("" if rng.random() >= 0.5 else group[2]) if optional else rng.choice(group[1].split("|"))
         text = text[: group.start()] + chosen + text[group.end() :]
 
 

@@ -13,7 +13,34 @@ from dataclasses import dataclass, replace
 from edge.export.training.act.catalogue import Tool, either
 from edge.export.training.act.values import Values
 
-_STOP = frozenset("a an the of to in on at for is it what which who how much many from with by or and be as".split())
+_STOP = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "of",
+        "to",
+        "in",
+        "on",
+        "at",
+        "for",
+        "is",
+        "it",
+        "what",
+        "which",
+        "who",
+        "how",
+        "much",
+        "many",
+        "from",
+        "with",
+        "by",
+        "or",
+        "and",
+        "be",
+        "as",
+    ]
+)
 _GENERIC = {
     "string": ("value", "text", "target", "input", "name", "item", "query", "object", "content", "label"),
     "integer": ("amount", "count", "n", "number", "value", "quantity", "level", "size"),

@@ -34,7 +34,8 @@ _CHAT = (
     "how are you", "what is your name", "who wrote Hamlet", "tell me about your day", "what is the capital of Peru",
     "do you like music", "explain gravity", "sing a song for me", "what should I do with my life", "good morning",
     "write a poem about rain", "how old are you", "why is the sky blue", "are you a robot", "I am bored",
-    "what do you think of cats", "who was Napoleon", "give me advice about love", "thanks, that was all", "you are funny",
+    "what do you think of cats", "who was Napoleon", "give me advice about love", "thanks, that was all",
+    "you are funny",
 )  # fmt: skip
 _HELD_OUT_CHAT = ("who painted the Mona Lisa", "do you dream", "what is the meaning of life", "I feel lonely")
 _RESULTS = (
@@ -191,7 +192,10 @@ class _Speaker:
         refusal = {"role": "assistant", "content": NO_TOOL_FITS}
         if self.rng.random() < 0.2:
             text = self.rng.choice(_HELD_OUT_CHAT if self.held_out else _CHAT)
-            return [{"role": "user", "content": text + self.rng.choice(("", "?" if text[0] in "whd" else "."))}, refusal]
+            return [
+                {"role": "user", "content": text + self.rng.choice(("", "?" if text[0] in "whd" else "."))},
+                refusal,
+            ]
         taken = {o.tool.name for o in offered}
         others = [t for t in catalogue.known() if t.name not in taken and not _alike(t, offered)]
         own = [o.tool for o in offered if o.tool.domain == "invented"]
@@ -211,9 +215,7 @@ class _Speaker:
 
     def _request(self, chosen: Offered) -> tuple[str, dict[str, Any]]:
         tool = chosen.tool
-        text, given = catalogue.say(
-            self.rng.choice(tool.held_out if self.held_out else tool.train), tool, self.values
-        )
+        text, given = catalogue.say(self.rng.choice(tool.held_out if self.held_out else tool.train), tool, self.values)
         return text, _made(chosen, given)
 
     def _user(self, text: str, *made: dict[str, Any]) -> Message:
@@ -251,7 +253,21 @@ class _Speaker:
 
 
 _JOINTS = (" and ", " and then ", ", and ", ", then also ", " and after that ", ". Then ", ". Also, ")
-_QUESTIONS = ("what ", "how ", "who ", "when ", "where ", "is ", "am ", "do ", "did ", "will ", "are ", "which ", "has ")
+_QUESTIONS = (
+    "what ",
+    "how ",
+    "who ",
+    "when ",
+    "where ",
+    "is ",
+    "am ",
+    "do ",
+    "did ",
+    "will ",
+    "are ",
+    "which ",
+    "has ",
+)
 
 
 def _made(chosen: Offered, given: dict[str, Any]) -> dict[str, Any]:
@@ -270,4 +286,24 @@ def _alike(tool: Tool, offered: Sequence[Offered]) -> bool:
     return any(words & set(o.tool.name.split("_")) for o in offered)
 
 
-_COMMON = frozenset("set get add start stop show delete find list open read take log of to make create".split())
+_COMMON = frozenset(
+    [
+        "set",
+        "get",
+        "add",
+        "start",
+        "stop",
+        "show",
+        "delete",
+        "find",
+        "list",
+        "open",
+        "read",
+        "take",
+        "log",
+        "of",
+        "to",
+        "make",
+        "create",
+    ]
+)
