@@ -25,6 +25,7 @@ WINDOW = 256  # tokens; short windows keep the memory of the reference small
 _TEXT_LIMIT_BYTES = 64 << 20
 _HESSIAN_BYTES = 1 << 30
 _OVERLAP = 24  # tokens in a row that two texts may share: chat templates repeat, sentences do not
+_JUDGED_TRACES = 16  # more than half of the positions that are compared
 _CORPUS = Path(__file__).parent / "corpus"
 
 
@@ -42,13 +43,28 @@ class Calibration:
 
 
 def default_calibration(tokenizer: Tokenizer, template: ChatTemplate | None) -> Calibration:
-    """The conversations that ship with edge for calibration, in the model's own chat template."""
-    return _windows(_conversations("calibration", tokenizer, template), "edge: calibration.jsonl")
+    """The conversations that ship with edge for calibration, in the model's own chat template.
+
+    A model that acts is calibrated with tool calls too: every other text is one.
+    """
+    texts = _conversations("calibration", tokenizer, template)
+    if not _acts(template):
+        return _windows(texts, "edge: calibration.jsonl")
+    traces = _conversations("tool_calibration", tokenizer, template)
+    mixed = [text for pair in zip(traces, texts, strict=False) for text in pair]
+    return _windows(mixed, "edge: tool_calibration.jsonl and calibration.jsonl")
 
 
 def held_out(tokenizer: Tokenizer, template: ChatTemplate | None) -> Calibration:
-    """The conversations that ship with edge for judging; they share no prompt with calibration."""
-    return _windows(_conversations("held_out", tokenizer, template), "edge: held_out.jsonl")
+    """The conversations that ship with edge for judging; they share no prompt with calibration.
+
+    A model that acts is judged by tool calls first, of tools that no other text names.
+    """
+    texts = _conversations("held_out", tokenizer, template)
+    if not _acts(template):
+        return _windows(texts, "edge: held_out.jsonl")
+    traces = _conversations("tool_calls", tokenizer, template, split="unseen")[:_JUDGED_TRACES]
+    return _windows(traces + texts, "edge: tool_calls.jsonl and held_out.jsonl")
 
 
 def from_file(path: Path, tokenizer: Tokenizer, template: ChatTemplate | None = None) -> Calibration:
@@ -210,10 +226,20 @@ def _measure(checkpoint: Checkpoint, calibration: Calibration, progress: Progres
     return {name: (total / calibration.n_tokens).numpy() for name, total in sums.items()}
 
 
-def _conversations(name: str, tokenizer: Tokenizer, template: ChatTemplate | None) -> list[list[int]]:
+def _acts(template: ChatTemplate | None) -> bool:
+    from edge.export.families.lam import shows_tools
+
+    return template is not None and shows_tools(template)
+
+
+def _conversations(
+    name: str, tokenizer: Tokenizer, template: ChatTemplate | None, *, split: str | None = None
+) -> list[list[int]]:
+    """The texts of a file of the corpus as ids; with `split`, only the rows of that one."""
     path = _CORPUS / f"{name}.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines()
-    return [_line(line, f"{path.name}:{n}", tokenizer, template) for n, line in enumerate(lines, 1)]
+    chosen = [(n, x) for n, x in enumerate(lines, 1) if split is None or json.loads(x)["split"] == split]
+    return [_line(line, f"{path.name}:{n}", tokenizer, template) for n, line in chosen]
 
 
 def _line(line: str, where: str, tokenizer: Tokenizer, template: ChatTemplate | None) -> list[int]:
@@ -224,10 +250,23 @@ def _line(line: str, where: str, tokenizer: Tokenizer, template: ChatTemplate | 
     except (ValueError, AttributeError, KeyError, RecursionError) as err:
         raise InputError(f"{where}: wanted a JSON object with messages or text: {err}") from err
     if messages is not None:
-        text = _plain(messages) if template is None else template.render(messages, add_generation_prompt=False)
+        tools, answer = row.get("tools"), _answer(row)
+        text = (
+            _plain(messages + answer)
+            if template is None
+            else template.render(messages + answer, tools=tools, add_generation_prompt=False)
+        )
     if not isinstance(text, str):
         raise InputError(f"{where}: text is not text but {type(text).__name__}")
     return tokenizer.encode(text)
+
+
+def _answer(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The right answer of a case of the gate as a message; other rows hold theirs already."""
+    if "split" not in row:
+        return []
+    calls = [{"type": "function", "function": call} for call in row["calls"]]
+    return [{"role": "assistant", "content": row["text"], **({"tool_calls": calls} if calls else {})}]
 
 
 def _plain(messages: Sequence[Mapping[str, Any]]) -> str:

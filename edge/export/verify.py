@@ -17,8 +17,10 @@ from edge.errors import EdgeError
 from edge.export.artifact import Artifact, Quantization
 from edge.export.calibrate import Calibration
 from edge.export.checkpoint import Checkpoint
-from edge.export.gate import answers, coverage, logits, text
+from edge.export.families.lam import shows_tools
+from edge.export.gate import answers, coverage, logits, text, tool_calls
 from edge.export.gate.limits import Limits, limits
+from edge.export.gate.replies import source_replies
 from edge.export.progress import Progress, Silent
 from edge.export.reference import load_model
 from edge.find import load
@@ -120,7 +122,12 @@ def _behaviour(
     """Logits and answers on the runtime that ships."""
     tokenizer, template = Tokenizer.load(folder), ChatTemplate.load(folder)
     questions = answers.questions(tokenizer, template)
-    longest = max(*(len(w) for w in held_out.windows), *(len(q.prompt) + answers.MAX_TOKENS for q in questions))
+    asked = tool_calls.cases(tokenizer, template) if template is not None and shows_tools(template) else None
+    longest = max(
+        *(len(w) for w in held_out.windows),
+        *(len(q.prompt) + answers.MAX_TOKENS for q in questions),
+        *(len(c.prompt) + tool_calls.MAX_TOKENS for c in asked or ()),
+    )
     model = _Reference(checkpoint)
     session: Session = load("edge.runtimes.engines", draft.format).load(
         folder, draft, context_length=min(draft.context_length, longest)
@@ -136,22 +143,28 @@ def _behaviour(
             advance=progress.advance,
         )
         failures = _judge(compared, bound)
+        record: dict[str, Any] = {"logits": vars(compared)}
         if not compared.finite or compared.flat:
-            return _Found(failures, {"logits": vars(compared), "answers": None}, None)
+            return _Found(failures, {**record, "answers": None}, None)
         progress.start("asking questions", len(questions))
-        wanted = answers.source_replies(checkpoint, questions, draft.stop_ids, lambda: model.model)
+        wanted = source_replies(
+            checkpoint, [q.prompt for q in questions], draft.stop_ids, answers.MAX_TOKENS, lambda: model.model
+        )
         replies = _replies(session, questions, draft.stop_ids)
-        kept = answers.compare(questions, wanted, replies, tokenizer, progress.advance)
+        record["answers"] = kept = answers.compare(questions, wanted, replies, tokenizer, progress.advance)
         if kept["share_kept"] is not None and kept["share_kept"] < bound.answers_kept:
             lost = kept["lost"][0]
             failures.append(
                 f"of the questions that the source answers rightly {kept['share_kept']:.0%} are still answered "
                 f"({bound.answers_kept:.0%} must be): {lost['question']!r} gives {lost['reply']!r:.70}"
             )
+        if asked is not None:
+            record["tool_calls"] = _tool_calls(checkpoint, asked, session, draft, tokenizer, model, progress)
+            failures += tool_calls.judge(record["tool_calls"], bound.tool_calls_kept)
         session.rewind(0)
         first = [t.id for t in generate(session, questions[0].prompt, Sampling(max_tokens=_SELFTEST_TOKENS))]
         selftest = {"prompt": list(questions[0].prompt), "tokens": first}
-        return _Found(failures, {"logits": vars(compared), "answers": kept}, selftest)
+        return _Found(failures, record, selftest)
     finally:
         session.close()
 
@@ -199,6 +212,35 @@ def _replies(
         session.rewind(0)
         sampling = Sampling(max_tokens=answers.MAX_TOKENS)
         yield [t.id for t in generate(session, question.prompt, sampling, stop_ids=stop_ids)]
+
+
+def _tool_calls(
+    checkpoint: Checkpoint,
+    asked: Sequence[tool_calls.Case],
+    session: Session,
+    draft: Bundle,
+    tokenizer: Tokenizer,
+    model: _Reference,
+    progress: Progress,
+) -> dict[str, Any]:
+    """The source's calls and the export's; what a case shares with the one before it is not read again."""
+    fitting = [c for c in asked if len(c.prompt) + tool_calls.MAX_TOKENS <= session.context_length]
+    progress.start("calling tools", len(fitting))
+    prompts = [c.prompt for c in fitting]
+    wanted = source_replies(checkpoint, prompts, draft.stop_ids, tool_calls.MAX_TOKENS, lambda: model.model)
+
+    def replies() -> Iterator[Sequence[int]]:
+        before: Sequence[int] = ()
+        for prompt in prompts:
+            pairs = zip(before, prompt, strict=False)
+            shared = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(before), len(prompt) - 1))
+            session.rewind(shared)
+            sampling = Sampling(max_tokens=tool_calls.MAX_TOKENS)
+            yield [t.id for t in generate(session, prompt[shared:], sampling, stop_ids=draft.stop_ids)]
+            before = prompt
+
+    session.rewind(0)
+    return tool_calls.compare(fitting, wanted, replies(), tokenizer, progress.advance)
 
 
 def _judge(found: logits.Comparison, bound: Limits) -> list[str]:
@@ -273,6 +315,8 @@ def table(record: dict[str, Any]) -> str:
         rows.append(
             ("right answers kept", f"{kept['kept']} of {kept['source_right']}", f">= {bound['answers_kept']:.0%}", "")
         )
+    if called := record.get("tool_calls"):
+        rows += _tool_rows(called, bound)
     tokenizer = record["tokenizer"]
     different = sum(v for k, v in tokenizer.items() if k.endswith("_different"))
     rows.append(("tokenizer", f"{different} of {tokenizer.get('strings')} strings differ", "0", ""))
@@ -280,6 +324,19 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join(
         "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]).rstrip() for row in rows
     )
+
+
+def _tool_rows(called: dict[str, Any], bound: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    source, export = called["source"], called["export"]
+    names = {"tool": "right tool", "exact": "right call", "argument_f1": "F1 of arguments", "json": "sound JSON"}
+    names["refusals"] = "no call where none is right"
+    kept = (
+        "tool calls kept",
+        f"{called['kept']} of {called['source_right']}",
+        f">= {bound['tool_calls_kept']:.0%}",
+        "",
+    )
+    return [kept, *((text, f"{export[k]:.1%}", "", f"{source[k]:.1%} of the source") for k, text in names.items())]
 
 
 def _row(name: str, value: float, bound: float | None, note: str) -> tuple[str, str, str, str]:

@@ -1,7 +1,8 @@
 """Tool calls as text: what a large action model writes, read and written in one place.
 
-A call stands in `<tool_call>` tags with one JSON object, as Hermes and SmolLM2 write it. A model
-trained by edge has two more forms: it names the arguments it still needs, or says that no tool fits.
+A call stands in `<tool_call>` tags with one JSON object, as Hermes, Qwen and SmolLM2 write it; a
+text that is nothing but JSON with names, as Llama and Mistral write it, is read too. A model trained
+by edge has two more forms: it names the arguments it still needs, or says that no tool fits.
 """
 
 from __future__ import annotations
@@ -54,15 +55,12 @@ def read(text: str) -> Answer:
     >>> read("Please tell me: room").asks_for
     ('room',)
     """
-    calls: list[ToolCall] = []
-    sound = True
-    for block in _BLOCK.findall(text):
-        call = _call(block)
-        if call is None:
-            sound = False
-        else:
-            calls.append(call)
-    return Answer(tuple(calls), _BLOCK.sub("", text).strip(), sound)
+    blocks = _BLOCK.findall(text)
+    if not blocks and (bare := _bare(text)):
+        return Answer(bare)
+    made = [_call(_parsed(block)) for block in blocks]
+    calls = tuple(call for call in made if call is not None)
+    return Answer(calls, _BLOCK.sub("", text).strip(), sound=len(calls) == len(made))
 
 
 def write(calls: Sequence[ToolCall]) -> str:
@@ -85,12 +83,24 @@ def _json(call: ToolCall) -> str:
     return json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False, separators=(",", ":"))
 
 
-def _call(block: str) -> ToolCall | None:
+def _parsed(text: str) -> Any:
     try:
-        data = json.loads(block)
+        return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _bare(text: str) -> tuple[ToolCall, ...]:
+    """The calls of a text that is one JSON object or list; none when it is anything else."""
+    if not text.lstrip().startswith(("{", "[")):
+        return ()
+    data = _parsed(text)
+    made = [_call(item) for item in (data if isinstance(data, list) else [data])]
+    return () if None in made else tuple(call for call in made if call is not None)
+
+
+def _call(data: Any) -> ToolCall | None:
     if not isinstance(data, dict) or not isinstance(data.get("name"), str):
         return None
-    arguments = data.get("arguments", {})
+    arguments = data.get("arguments", data.get("parameters", {}))
     return ToolCall(data["name"], arguments) if isinstance(arguments, dict) else None

@@ -13,14 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.export import cache
-from edge.export.checkpoint import Checkpoint
-from edge.export.gate.logits import NEAR_TIE_NATS
+from edge.export.gate.replies import Reply, parted_at_near_tie
 from edge.runtimes.chat_template import ChatTemplate
 from edge.runtimes.tokenizer import Tokenizer
 
 MAX_TOKENS = 24
-_BATCH = 16  # prompts at once: more are no faster on a CPU and take more memory
 _FEWEST = 8  # a source that answers fewer questions rightly is not judged by them
 _QUESTIONS = Path(__file__).parents[1] / "corpus" / "questions.jsonl"
 
@@ -50,34 +47,6 @@ def questions(tokenizer: Tokenizer, template: ChatTemplate | None) -> tuple[Ques
     return tuple(out)
 
 
-@dataclass(frozen=True)
-class Reply:
-    """The source's greedy ids, and by how many nats each was preferred to the next best."""
-
-    ids: tuple[int, ...]
-    margins: tuple[float, ...]
-
-
-def source_replies(
-    checkpoint: Checkpoint, asked: Sequence[Question], stop_ids: Sequence[int], model: Callable[[], Any]
-) -> tuple[Reply, ...]:
-    """Greedy replies of the source to each question, kept in the cache.
-
-    `model` loads the reference; it is called only when the replies are not there yet.
-    """
-    key = cache.key(
-        checkpoint=checkpoint.id, prompts=[q.prompt for q in asked], stop=sorted(stop_ids), code=cache.code_of(__name__)
-    )
-    folder = cache.find("replies", key)
-    if folder is None:
-        with cache.building("replies", key) as work:
-            made = [r for i in range(0, len(asked), _BATCH) for r in _greedy(model(), asked[i : i + _BATCH], stop_ids)]
-            (work / "replies.json").write_text(json.dumps([vars(r) for r in made]))
-        folder = cache.root() / "replies" / key
-    rows = json.loads((folder / "replies.json").read_text())
-    return tuple(Reply(tuple(row["ids"]), tuple(row["margins"])) for row in rows)
-
-
 def compare(
     asked: Sequence[Question],
     source: Sequence[Reply],
@@ -102,7 +71,7 @@ def compare(
             if question.accepts(reply):
                 kept += 1
             else:
-                kind = near_ties if _parted_at_near_tie(wanted, found) else lost
+                kind = near_ties if parted_at_near_tie(wanted, found) else lost
                 kind.append({"question": question.text, "reply": reply.strip()[:120]})
         advance(done)
     judged = right - len(near_ties)
@@ -115,45 +84,3 @@ def compare(
         "lost": lost,
         "near_ties": near_ties,
     }
-
-
-def _parted_at_near_tie(wanted: Reply, found: Sequence[int]) -> bool:
-    at = next((i for i, (a, b) in enumerate(zip(wanted.ids, found, strict=False)) if a != b), None)
-    return at is not None and wanted.margins[at] < NEAR_TIE_NATS
-
-
-def _greedy(model: Any, asked: Sequence[Question], stop_ids: Sequence[int]) -> list[Reply]:
-    """Greedy decoding of the reference for several prompts at once, padded on the left."""
-    import torch
-
-    longest = max(len(q.prompt) for q in asked)
-    stops = torch.tensor(sorted(stop_ids), dtype=torch.long)
-    ids = torch.zeros(len(asked), longest, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, question in enumerate(asked):
-        ids[row, longest - len(question.prompt) :] = torch.tensor(question.prompt)
-        mask[row, longest - len(question.prompt) :] = 1
-    chosen, margins = [], []
-    past = None
-    running = torch.ones(len(asked), dtype=torch.bool)
-    with torch.inference_mode():
-        for _ in range(MAX_TOKENS):
-            positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-            out = model(
-                ids, attention_mask=mask, position_ids=positions, past_key_values=past, use_cache=True, logits_to_keep=1
-            )
-            best = out.logits[:, -1].log_softmax(-1).topk(2)
-            token = best.indices[:, 0]
-            chosen.append(token)
-            margins.append(best.values[:, 0] - best.values[:, 1])
-            running &= ~torch.isin(token, stops)
-            if not running.any():
-                break
-            past, ids = out.past_key_values, token[:, None]
-            mask = torch.cat([mask, torch.ones(len(asked), 1, dtype=torch.long)], 1)
-    rows = zip(torch.stack(chosen, 1).tolist(), torch.stack(margins, 1).tolist(), strict=True)
-    replies = []
-    for row, margin in rows:
-        end = next((i for i, token in enumerate(row) if token in stop_ids), len(row))
-        replies.append(Reply(tuple(row[:end]), tuple(round(m, 4) for m in margin[: end + 1])))
-    return replies

@@ -103,9 +103,45 @@ def held_out(split: str, n: int, seed: int = 0) -> list[Case]:
             continue
         rng.shuffle(offered)
         schemas = tuple(o.shown.schema() for o in offered)
-        end = next(i for i, m in enumerate(talk) if m["role"] == "assistant")
-        cases.append(Case(split, schemas, tuple(talk[:end]), talk[end]))
+        cases.append(_first(split, schemas, talk))
     return cases
+
+
+def judged(seed: int = 0) -> list[Case]:
+    """The cases of the gate, several to a manifest, so that its tools are read once.
+
+    Ten manifests of unseen tools with a call of each tool; eight of known tools with four calls, a
+    question back, a refusal and a request for two calls.
+    """
+    rng = random.Random(f"judged {seed}")
+    speaker = _Speaker(rng, held_out=True)
+    unseen = list(catalogue.unseen())
+    rng.shuffle(unseen)
+    cases: list[Case] = []
+    for at in range(0, len(unseen), 4):
+        offered = [plain(t, rng) for t in unseen[at : at + 4]]
+        schemas = tuple(o.shown.schema() for o in offered)
+        cases += [_first("unseen", schemas, speaker.call(offered, o)) for o in offered]
+    while len(cases) < len(unseen) + 8 * 7:
+        tool = rng.choice([t for t in catalogue.known() if t.incomplete])
+        offered = [plain(t, rng) for t in _neighbours(tool, catalogue.known(), 4, rng)]
+        schemas = tuple(o.shown.schema() for o in offered)
+        two = speaker.two(offered)
+        if len(two[-1]["tool_calls"]) < 2:
+            continue
+        cases += [_first("known", schemas, speaker.call(offered, o)) for o in offered]
+        cases += [
+            _first("ask", schemas, speaker.ask(offered, offered[0])),
+            _first("none", schemas, speaker.none(offered)),
+            _first("two", schemas, two),
+        ]
+    return cases
+
+
+def _first(split: str, schemas: tuple[dict[str, Any], ...], talk: Sequence[Message]) -> Case:
+    """The case that a conversation's first answer is."""
+    end = next(i for i, m in enumerate(talk) if m["role"] == "assistant")
+    return Case(split, schemas, tuple(talk[:end]), talk[end])
 
 
 def _manifest(rng: random.Random) -> list[Offered]:
