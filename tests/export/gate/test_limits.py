@@ -30,12 +30,13 @@ def test_whole_formats_and_answers_do_not_depend_on_size():
         assert limits(bits, 1) == limits(bits, 10**12)
     for bits in CLASSES:
         assert limits(bits, 1).answers_kept == limits(bits, 10**12).answers_kept
+        assert limits(bits, 1).tool_calls_kept == limits(bits, 10**12).tool_calls_kept
 
 
 def test_fewer_bits_may_always_err_more():
     def strict(found):
-        nmse, kld, top1, kept = astuple(found)
-        return (float("inf") if nmse is None else nmse, kld, -top1, -kept)
+        nmse, kld, top1, kept, calls = astuple(found)
+        return (float("inf") if nmse is None else nmse, kld, -top1, -kept, -calls)
 
     rows = [strict(limits(bits, 135_000_000)) for bits in sorted(CLASSES, reverse=True)]
     assert all(a <= b for x, y in pairwise(rows) for a, b in zip(x, y, strict=True))

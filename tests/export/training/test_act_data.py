@@ -1,0 +1,150 @@
+"""The data of smollm2-act: always the same, and nothing that judges is ever trained with."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections import Counter
+
+import pytest
+
+from edge.export.training.act import catalogue, disguise, invent, requests, write
+from edge.export.training.act.values import Values, halves, kinds
+from edge.runtimes.tool_calls import NO_TOOL_FITS
+
+KNOWN, UNSEEN = catalogue.known(), catalogue.unseen()
+
+
+def packs(n: int, seed: str = "test") -> list[requests.Pack]:
+    rng = random.Random(seed)
+    return [requests.pack(rng, 6) for _ in range(n)]
+
+
+def names(pack: requests.Pack) -> set[str]:
+    return {t["function"]["name"] for t in pack.tools}
+
+
+def test_there_are_many_tools_and_none_is_in_both_halves():
+    assert len(KNOWN) >= 150
+    assert len(UNSEEN) >= 30
+    assert len({t.name for t in KNOWN + UNSEEN}) == len(KNOWN) + len(UNSEEN)
+    assert not {t.about for t in KNOWN} & {t.about for t in UNSEEN}
+
+
+@pytest.mark.parametrize("tool", KNOWN + UNSEEN, ids=lambda t: t.name)
+def test_every_phrase_of_a_tool_gives_what_it_needs(tool):
+    assert tool.held_out
+    assert not set(tool.train) & set(tool.held_out)
+    for p in tool.parameters:
+        assert p.type in {"string", "integer", "number", "boolean", "array"}
+        assert not p.values.startswith("@") or p.values[1:] in kinds()
+    needed = {p.name for p in tool.parameters if p.required}
+    for phrase in (*tool.train, *tool.held_out):
+        assert catalogue.slots(phrase) <= {p.name for p in tool.parameters}
+        for seed in range(8):
+            text, given = catalogue.say(phrase, tool, Values(random.Random(seed)))
+            assert needed <= set(given), phrase
+            assert not re.search(r"[{}\[\]|]", text), text
+    for phrase in tool.incomplete:
+        assert needed - set(catalogue.say(phrase, tool, Values(random.Random(0)))[1]), phrase
+
+
+def test_the_same_seed_gives_the_same_data():
+    assert packs(20) == packs(20)
+    assert packs(20) != packs(20, "another")
+    assert requests.held_out("unseen", 30) == requests.held_out("unseen", 30)
+    assert requests.judged() == requests.judged()
+
+
+def test_training_never_sees_an_unseen_tool_or_a_held_out_phrase():
+    trained = packs(400)
+    assert not {n for p in trained for n in names(p)} & {t.name for t in UNSEEN}
+    held_out = {phrase for t in KNOWN + UNSEEN for phrase in t.held_out}
+    assert not held_out & {phrase for t in KNOWN for phrase in t.train}
+    said = {m["content"] for p in trained for c in p.conversations for m in c if m["role"] == "user"}
+    judged = {c.messages[-1]["content"] for c in requests.judged() if c.split != "ask"}
+    assert not said & judged
+
+
+def test_held_out_values_are_never_drawn_in_training():
+    trained, kept = Values(random.Random(0)), Values(random.Random(0), held_out=True)
+    for kind in ("city", "room", "first", "song", "item"):
+        assert not {trained.word(kind) for _ in range(200)} & {kept.word(kind) for _ in range(200)}
+    assert halves(["a", "b", "c", "d"]) == (["a", "b", "c"], ["d"])
+
+
+def test_training_shows_most_tools_under_other_names():
+    trained = packs(200)
+    own = {t.name for t in KNOWN}
+    shown = [n for p in trained for n in names(p)]
+    assert sum(n not in own for n in shown) / len(shown) > 0.5
+    assert len(set(shown)) > 400
+
+
+def test_a_call_names_a_tool_of_its_manifest_and_gives_all_it_requires():
+    kinds_of_answer: Counter[str] = Counter()
+    for pack in packs(150):
+        schemas = {t["function"]["name"]: t["function"]["parameters"] for t in pack.tools}
+        assert 2 <= len(schemas) <= 6
+        for message in (m for c in pack.conversations for m in c if m["role"] == "assistant"):
+            for made in message.get("tool_calls", ()):
+                schema, arguments = schemas[made["function"]["name"]], made["function"]["arguments"]
+                assert set(schema["required"]) <= set(arguments) <= set(schema["properties"])
+                for name, value in arguments.items():
+                    assert fits(value, schema["properties"][name]), (name, value)
+                assert list(arguments) == [n for n in schema["properties"] if n in arguments]
+            kinds_of_answer[kind(message)] += 1
+    assert set(kinds_of_answer) == {"one", "two", "ask", "none", "said"}
+
+
+def kind(message: requests.Message) -> str:
+    if calls := message.get("tool_calls"):
+        return "one" if len(calls) == 1 else "two"
+    if message["content"] == NO_TOOL_FITS:
+        return "none"
+    return "ask" if message["content"].startswith("Please tell me: ") else "said"
+
+
+def fits(value, schema) -> bool:
+    if "enum" in schema:
+        return value in schema["enum"]
+    types = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "array": list}
+    return isinstance(value, types[schema["type"]]) and (schema["type"] == "boolean") == isinstance(value, bool)
+
+
+def test_a_question_back_names_what_is_missing():
+    for case in requests.held_out("ask", 60):
+        there = {name for t in case.tools for name in t["function"]["parameters"]["properties"]}
+        asked = case.answer["content"].removeprefix("Please tell me: ").split(", ")
+        assert asked != [case.answer["content"]]
+        assert set(asked) <= there
+
+
+def test_a_disguised_tool_keeps_its_meaning():
+    for seed in range(200):
+        rng = random.Random(seed)
+        tool = rng.choice(KNOWN)
+        shown = disguise.disguised(tool, rng)
+        assert len(set(shown.names.values())) == len(tool.parameters)
+        by_name = {p.name: p for p in shown.shown.parameters}
+        for p in tool.parameters:
+            assert (by_name[shown.names[p.name]].about, by_name[shown.names[p.name]].type) == (p.about, p.type)
+
+
+def test_a_near_miss_is_none_of_the_tools_it_is_near_to():
+    for seed in range(100):
+        rng = random.Random(seed)
+        offered = invent.invented(rng, 4)
+        assert len({t.name for t in offered}) == 4
+        assert invent.near_miss(rng, offered).name not in {t.name for t in offered}
+
+
+def test_the_corpus_is_what_the_recipe_writes(tmp_path, monkeypatch):
+    shipped = write._CORPUS
+    monkeypatch.setattr(write, "_CORPUS", tmp_path)
+    write.main()
+    for name in ("tool_calls.jsonl", "tool_calibration.jsonl"):
+        assert (tmp_path / name).read_bytes() == (shipped / name).read_bytes()
+    rows = [json.loads(line) for line in (tmp_path / "tool_calls.jsonl").read_text().splitlines()]
+    assert Counter(r["split"] for r in rows) == {"unseen": 40, "known": 32, "ask": 8, "none": 8, "two": 8}
