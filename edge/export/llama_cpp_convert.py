@@ -22,6 +22,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+_FEW = 10  # texts that tell most pre-tokenizers apart come first
 _COMPUTED = (".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq")
 
 
@@ -108,15 +109,13 @@ def _matching_pre(gguf: Any, writer: Any, candidates: list[str], folder: Path, t
         probe.write_header_to_file(path=path)
         probe.write_kv_data_to_file()
         probe.close()
-        best, best_hits = candidates[0], -1
-        for pre in candidates:
-            ids = _vocabulary_ids(llama_cpp, path, pre, texts)
-            hits = sum(a == b for a, b in zip(ids, want, strict=True))
-            if hits == len(want):
-                return pre, "matched"
-            if hits > best_hits:
-                best, best_hits = pre, hits
-    return best, "nearest"
+        for few in (slice(0, _FEW), slice(None)):  # most candidates fail at once
+            hits = []
+            for pre in candidates:
+                ids = _vocabulary_ids(llama_cpp, path, pre, texts[few])
+                hits.append(sum(a == b for a, b in zip(ids, want[few], strict=True)))
+            candidates = [pre for pre, n in zip(candidates, hits, strict=True) if n == max(hits)]
+    return candidates[0], "matched" if max(hits) == len(want) else "nearest"
 
 
 def _vocabulary_ids(llama_cpp: Any, path: Path, pre: str, texts: list[str]) -> list[list[int]]:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import unicodedata
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,11 +16,14 @@ from edge.errors import EdgeError
 from edge.export import cache, preflight
 from edge.export.checkpoint import Checkpoint
 from edge.export.progress import Progress
+from edge.export.stress import stress_corpus
 
 _PROGRESS = re.compile(rb"Writing: +(\d+)%")
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
-# Strings on which pre-tokenizers differ: runs of digits, letters, marks and spaces, and contractions.
+# Strings on which pre-tokenizers differ: runs of digits, letters, marks and spaces, and contractions. A small
+# vocabulary hides differences, so many random mixtures follow them. All composed, because llama.cpp never composes.
+_N_STRESS = 500
 _TELLING = (
     "1 12 123 1234 12345 1234567890 3.14159 1,000,000 10:30 0xFF 2nd",
     "I'm you're HE'S they'LL we've I'D don't 'tis rock'n'roll l'été",
@@ -47,7 +51,7 @@ def run_converter(sources: Path, checkpoint: Checkpoint, outfile: Path, progress
             "model": str(checkpoint.folder.resolve()),
             "outfile": str(outfile.resolve()),
             "name": checkpoint.name,
-            "texts": _TELLING,
+            "texts": [unicodedata.normalize("NFC", text) for text in (*_TELLING, *stress_corpus(_N_STRESS, seed=1))],
             "trace": str(trace),
         }
         request.write_text(json.dumps(wanted), encoding="utf-8")

@@ -155,12 +155,3 @@ def lower_opset(graph: Graph, version: int) -> None:
         if not opset.domain:
             opset.version = version
     graph.model.ir_version = min(graph.model.ir_version, 10)
-
-
-def trim_rotary(graph: Graph, context_length: int) -> None:
-    """Keep only the rows of the rotary tables that positions of this context can reach."""
-    for node in graph.nodes:
-        if node.op_type == "GroupQueryAttention" and len(node.input) > 8:
-            for name in node.input[7:9]:
-                if name in graph.weights:
-                    graph.weights[name] = graph.weights[name][:context_length]

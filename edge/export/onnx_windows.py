@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from edge.errors import EdgeError, require
+from edge.errors import EdgeError
+from edge.export.attention import windows
 from edge.export.checkpoint import Checkpoint
 from edge.export.onnx_graph import Graph
 
@@ -29,19 +30,6 @@ def restore(graph: Graph, checkpoint: Checkpoint, context_length: int) -> None:
     for node, window in zip(nodes, found, strict=True):
         if window is not None and window < context_length and not any(_is_window(a) for a in node.attribute):
             node.attribute.append(onnx.helper.make_attribute("local_window_size", window))
-
-
-def windows(checkpoint: Checkpoint) -> list[int | None]:
-    """The window of each layer, `None` for one that sees everything."""
-    require("transformers", extra="export", purpose="reading a model's configuration")
-    import transformers
-
-    config = transformers.AutoConfig.from_pretrained(
-        checkpoint.folder, local_files_only=True, trust_remote_code=False
-    ).get_text_config()
-    size = getattr(config, "sliding_window", None)
-    kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * config.num_hidden_layers
-    return [size if kind == "sliding_attention" else None for kind in kinds]
 
 
 def _is_window(attribute: Any) -> bool:

@@ -21,7 +21,7 @@ from edge import bundle
 from edge.bundle import Bundle
 from edge.errors import EdgeError, GateError, UsageError
 from edge.export import artifact as artifacts
-from edge.export import cache, pack, preflight
+from edge.export import attention, cache, pack, preflight
 from edge.export.artifact import Artifact, Need
 from edge.export.checkpoint import Checkpoint
 from edge.export.progress import Progress, Silent
@@ -121,6 +121,7 @@ def export(
     checkpoint = open_source(source, progress=progress)
     name = _name(name or checkpoint.name)
     length = _context_length(checkpoint, context_length)
+    attention.check_frequencies(checkpoint, length)
     if not replace_existing:
         for job in jobs:
             refuse_existing(output / _bundle_name(name, job))

@@ -137,7 +137,7 @@ def _behaviour(
         compared = logits.compare(
             model.logits,
             _fresh(session),
-            [w for w in held_out.windows if len(w) <= session.context_length],
+            _fitting(held_out.windows, session.context_length),
             vocab_size=min(draft.vocab_size, session.vocab_size),
             at_least=POSITIONS,
             advance=progress.advance,
@@ -195,6 +195,11 @@ class _Reference:
         with torch.inference_mode():
             out: np.ndarray = self.model(torch.tensor([list(window)]), use_cache=False).logits[0].numpy()
         return out
+
+
+def _fitting(windows: Sequence[Sequence[int]], length: int) -> list[Sequence[int]]:
+    """Windows that are longer than the context are cut into pieces that fit."""
+    return [w[i : i + length] for w in windows for i in range(0, len(w), length)]
 
 
 def _fresh(session: Session) -> Callable[[Sequence[int]], np.ndarray]:

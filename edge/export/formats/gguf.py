@@ -66,6 +66,8 @@ _ROWS_BYTES = 256 << 20  # rows of one tensor in memory at once while quantizing
 _TORCH_BYTES = 700 << 20  # the converter's process before it has read a tensor
 _FALLBACK = re.compile(r"(\S+)\s+- ncols +(\d+) not divisible by +(\d+) \(required for type +(\S+)\)")
 _NEEDS_IMATRIX = frozenset({"iq2_m"})
+# Model types for which the pinned llama.cpp hides what lies outside a layer's window; for others it shows everything.
+_WINDOWED = frozenset({"gemma2", "gemma3", "gemma3_text"})
 
 
 def estimate(checkpoint: Checkpoint, quantization: str) -> Need:
@@ -93,6 +95,7 @@ def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progre
 
     require("torch", extra="export", purpose="converting to GGUF")
     require("transformers", extra="export", purpose="converting to GGUF")
+    _refuse_windows(checkpoint, context_length)
     progress = progress or Silent()
     path = Path(folder) / MODEL_FILE
     trace = run_converter(llama_cpp_source.folder(), checkpoint, path, progress)
@@ -229,6 +232,19 @@ def _rotary_orders(matrix: np.ndarray, checkpoint: Checkpoint) -> list[np.ndarra
             split = matrix.reshape(heads, 2, matrix.shape[0] // heads // 2, *matrix.shape[1:])
             orders.append(split.swapaxes(1, 2).reshape(-1))
     return orders
+
+
+def _refuse_windows(checkpoint: Checkpoint, context_length: int) -> None:
+    """Raise `UsageError` when llama.cpp would let a token see more of its past than the source does."""
+    from edge.export.attention import windows
+
+    narrow = min((w for w in windows(checkpoint) if w is not None), default=context_length)
+    if narrow < context_length and checkpoint.model_type not in _WINDOWED:
+        raise UsageError(
+            f"a context of {context_length} tokens was asked for; layers of {checkpoint.name} see {narrow} tokens, and "
+            f"llama.cpp shows them everything (it knows no windows for the model type {checkpoint.model_type!r})",
+            hint=f"ask for a shorter one: --context {narrow}; or choose another format",
+        )
 
 
 def _kind(quantization: str) -> Quantization:

@@ -101,7 +101,7 @@ def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progre
     Raises `EdgeError` when mobius cannot build the architecture, or when a tensor was lost or
     changed on the way.
     """
-    from edge.export import mobius_run, onnx_graph, onnx_windows
+    from edge.export import mobius_run, onnx_graph, onnx_rotary, onnx_windows
     from edge.export.onnx_ledger import ledger
 
     require("mobius", extra="export", purpose="converting to ONNX")
@@ -111,7 +111,7 @@ def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progre
     version = mobius_run.build(checkpoint, built, progress)
     graph = onnx_graph.load(built / "model.onnx")
     onnx_graph.lower_opset(graph, _OPSET)
-    onnx_graph.trim_rotary(graph, context_length)
+    onnx_rotary.restore(graph, checkpoint, context_length)
     onnx_windows.restore(graph, checkpoint, context_length)
     progress.start("comparing every tensor with its source")
     entries = ledger(checkpoint, graph)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import unicodedata
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +31,27 @@ def tokenizer(checkpoint: Checkpoint, folder: Path, embedded: Any = None) -> tup
     """Ids of the packed tokenizer against the source's own, as `transformers` runs it.
 
     `embedded(texts)` gives the ids of a second tokenizer that the model file carries, if it does.
+    Such a one takes characters as they come; where the source composes them first (NFC), it is given
+    composed text, and the record says how many strings other programs would have to compose.
     """
     source = load_tokenizer(checkpoint)
     try:
         packed = Tokenizer.load(folder)
     except EdgeError as err:
         return {}, [f"the packed tokenizer cannot be read: {err.message}"]
+    composed = _composer(folder)
     strings = stress_corpus(N_STRINGS, special=tuple(source.all_special_tokens))
     wanted = [source(s, add_special_tokens=False)["input_ids"] for s in strings]
     failures = []
     record: dict[str, object] = {"strings": len(strings)}
     for name, ids in (
         ("packed", [packed.encode(s) for s in strings]),
-        ("embedded", None if embedded is None else embedded(strings)),
+        ("embedded", None if embedded is None else embedded([composed(s) for s in strings])),
     ):
         if ids is None:
             continue
+        if name == "embedded" and (apart := sum(composed(s) != s for s in strings)):
+            record["embedded_composed"] = apart
         wrong = [s for s, a, b in zip(strings, wanted, ids, strict=True) if list(a) != list(b)]
         record[f"{name}_different"] = len(wrong)
         if wrong:
@@ -52,6 +59,13 @@ def tokenizer(checkpoint: Checkpoint, folder: Path, embedded: Any = None) -> tup
                 f"the {name} tokenizer gives other ids for {len(wrong)} of {len(strings)} strings, {wrong[0]!r} first"
             )
     return record, failures
+
+
+def _composer(folder: Path) -> Callable[[str], str]:
+    """What tokenizer.json does to characters before anything else, when that is to compose them (NFC)."""
+    normalizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")).get("normalizer") or {}
+    first = (normalizer.get("normalizers") or [normalizer])[0]
+    return (lambda text: unicodedata.normalize("NFC", text)) if first.get("type") == "NFC" else lambda text: text
 
 
 def template(

@@ -1,0 +1,224 @@
+"""Does a type of checkpoint survive conversion? One tiny random checkpoint, one format, through the product itself.
+
+    python -m tests.parity                 every type in every format -> docs/reference/architectures.json
+    python -m tests.parity gemma_3 mixtral those types only, the others as they were
+
+Each file in `tests/checkpoints` makes the checkpoint of one type. It is exported at full precision
+and in 8 bits with the gate on, and its greedy tokens after a long prompt are compared with
+those of `transformers`. What the product refuses is written down in its own words.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import edge
+from edge import bundle
+from edge.errors import EdgeError
+from edge.export.formats import tflite
+from edge.find import load, names
+from edge.runtimes.session import Sampling, generate
+from edge.runtimes.tokenizer import Tokenizer
+
+FOLDER = Path(__file__).with_name("checkpoints")
+RESULTS = Path(__file__).parents[1] / "docs/reference/architectures.json"
+FORMATS = names("edge.export.formats")
+CONTEXT_LENGTH = 256
+N_GREEDY = 12
+_INTRODUCTION = (
+    "Generated from test results (`python -m tests.parity`). A tiny random checkpoint of each type, with what is",
+    "particular about the type, is exported at full precision and in 8 bits through the [gate](../guides/gate.md), on",
+    "the runtime that ships, and its greedy tokens after a long prompt are compared with those of `transformers`. The",
+    "figures are the error of its logits (NMSE) at full precision and in 8 bits. Random weights show that a type is",
+    "converted faithfully; they say nothing about how much quality a trained model keeps.",
+)
+_LONG = "The quick brown fox jumps over the lazy dog. 12345 times it did so, and then it slept in the sun. "
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one type does in one format.
+
+    `refused` are the product's words when it converts nothing; `limit` when it refuses the asked
+    context and converts a shorter one, `context_length`. `nmse` is that of logits at full
+    precision, `nmse_8bit` in 8 bits; `greedy` how many of the first tokens are the source's.
+    """
+
+    context_length: int = CONTEXT_LENGTH
+    refused: str = ""
+    limit: str = ""
+    nmse: float | None = None
+    nmse_8bit: float | None = None
+    greedy: str = ""
+
+    @property
+    def status(self) -> tuple[str, str]:
+        """What must not change unnoticed."""
+        return self.refused, self.limit
+
+
+def makers() -> tuple[str, ...]:
+    """Names of all types, from the folder."""
+    return tuple(sorted(p.stem for p in FOLDER.glob("*.py") if not p.stem.startswith("_")))
+
+
+def about(maker: str) -> tuple[str, str]:
+    """The type's own name and what is particular about it, without importing its file."""
+    tree = ast.parse((FOLDER / f"{maker}.py").read_text(encoding="utf-8"))
+    constants = {
+        t.id: ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for t in node.targets
+        if isinstance(t, ast.Name)
+    }
+    words = (ast.get_docstring(tree) or "").splitlines()[0]
+    return constants["NAME"], words.partition(": ")[2].rstrip(".")
+
+
+def make(maker: str, folder: Path) -> Path:
+    """The checkpoint of that type, in `folder`."""
+    target = folder / maker
+    target.mkdir(parents=True)
+    importlib.import_module(f"tests.checkpoints.{maker}").make(target)
+    return target
+
+
+def convert(checkpoint: Path, format_name: str, work: Path) -> Result:
+    """Export to one format and compare; what the product refuses is a result, not an error."""
+    length, limit = CONTEXT_LENGTH, ""
+    try:
+        exported = _export(checkpoint, format_name, "32bit", length, work)
+    except EdgeError as err:
+        shorter = _offered(err)
+        if not shorter:
+            return Result(refused=err.message)
+        length, limit = shorter, err.message
+        exported = _export(checkpoint, format_name, "32bit", length, work)
+    small = _export(checkpoint, format_name, "8bit", length, work)
+    same, n = _greedy(checkpoint, exported.folder, length)
+    return Result(
+        context_length=length,
+        limit=limit,
+        nmse=_rounded(exported.verdict.record["logits"]["nmse"]),
+        nmse_8bit=_rounded(small.verdict.record["logits"]["nmse"]),
+        greedy=f"{same} of {n}",
+    )
+
+
+def _export(checkpoint: Path, format_name: str, quantization: str, length: int, work: Path) -> Any:
+    # One size of prefill: a second one shows nothing new, and costs most of the time.
+    before, tflite.PREFILLS = tflite.PREFILLS, (16,)
+    try:
+        [done] = edge.export(
+            checkpoint,
+            work,
+            formats=[format_name],
+            quantization=quantization,
+            context_length=length,
+            replace_existing=True,
+        )
+    finally:
+        tflite.PREFILLS = before
+    return done
+
+
+def _offered(err: EdgeError) -> int:
+    """The shorter context that a refusal offers, 0 for none."""
+    words = (err.hint or "").partition("--context ")[2]
+    digits = words.split(";")[0].strip()
+    return int(digits) if digits.isdigit() else 0
+
+
+def _greedy(checkpoint: Path, folder: Path, length: int) -> tuple[int, int]:
+    """How many greedy tokens after a prompt that nearly fills the context are the source's, and of how many."""
+    import torch
+
+    from edge.export.reference import load_model
+    from edge.export.source import open_source
+
+    model = load_model(open_source(checkpoint))
+    prompt = Tokenizer.load(folder).encode(_LONG * 20)[: length - 2 * N_GREEDY]
+    manifest = bundle.read(folder)
+    session = load("edge.runtimes.engines", manifest.format).load(folder, manifest)
+    try:
+        found = [t.id for t in generate(session, prompt, Sampling(max_tokens=N_GREEDY))]
+    finally:
+        session.close()
+    ids = list(prompt)
+    with torch.inference_mode():
+        for _ in range(N_GREEDY):
+            ids.append(int(model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+    wanted = ids[len(prompt) :]
+    same = next((i for i, (a, b) in enumerate(zip(wanted, found, strict=False)) if a != b), len(found))
+    return same, N_GREEDY
+
+
+def _rounded(value: float) -> float:
+    """One digit: more differs between machines."""
+    return float(f"{value:.0e}")
+
+
+def read() -> dict[str, dict[str, Result]]:
+    """The committed results: type -> format -> result."""
+    rows = json.loads(RESULTS.read_text(encoding="utf-8"))
+    return {maker: {f: Result(**row) for f, row in row_of.items()} for maker, row_of in rows.items()}
+
+
+def page(results: dict[str, dict[str, Result]]) -> str:
+    """docs/reference/architectures.md."""
+    lines = list(_page(results))
+    return "\n".join(lines) + "\n"
+
+
+def _page(results: dict[str, dict[str, Result]]) -> Iterator[str]:
+    yield "# What converts to what"
+    yield ""
+    yield from _INTRODUCTION
+    yield ""
+    yield f"| type | {' | '.join(FORMATS)} | what is particular |"
+    yield "| --- |" + " --- |" * (len(FORMATS) + 1)
+    notes: list[str] = []
+    for maker in makers():
+        name, words = about(maker)
+        cells = [_cell(results[maker][f], notes) for f in FORMATS]
+        yield f"| {name} | {' | '.join(cells)} | {words} |"
+    if notes:
+        yield ""
+        for n, note in enumerate(notes, 1):
+            yield f"{n}. {note}"
+
+
+def _cell(result: Result, notes: list[str]) -> str:
+    said = result.refused or result.limit
+    if said and said not in notes:
+        notes.append(said)
+    mark = f" ({notes.index(said) + 1})" if said else ""
+    if result.refused:
+        return f"refused{mark}"
+    return f"{result.nmse:.0e}, {result.nmse_8bit:.0e}{mark}"
+
+
+def main(chosen: Sequence[str]) -> None:
+    results = {m: {f: asdict(r) for f, r in row.items()} for m, row in read().items()} if RESULTS.exists() else {}
+    for maker in chosen or makers():
+        with tempfile.TemporaryDirectory() as work:
+            checkpoint = make(maker, Path(work))
+            results[maker] = {f: asdict(convert(checkpoint, f, Path(work, "out"))) for f in FORMATS}
+        print(maker, json.dumps(results[maker]))
+        kept = {m: results[m] for m in makers() if m in results}
+        RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("types", nargs="*", choices=[[], *makers()], metavar="TYPE")
+    main(parser.parse_args().types)
