@@ -108,7 +108,9 @@ def pick(logits: np.ndarray, sampling: Sampling, history: Sequence[int], rng: np
     """The next token id from logits `(vocab,)`. Ties go to the lowest id."""
     import numpy as np
 
-    top = logits.max()
+    # The first of the largest; a NaN counts as larger than everything, so one look finds it too.
+    best = int(logits.argmax())
+    top = logits[best]
     if not np.isfinite(top):
         raise EdgeError(
             "the model returned logits that are not numbers", hint="check the bundle with: edge inspect BUNDLE --check"
@@ -118,9 +120,10 @@ def pick(logits: np.ndarray, sampling: Sampling, history: Sequence[int], rng: np
         seen = np.unique(np.asarray(history))
         values = logits[seen]
         logits[seen] = np.where(values > 0, values / sampling.repeat_penalty, values * sampling.repeat_penalty)
-        top = logits.max()
+        best = int(logits.argmax())
+        top = logits[best]
     if sampling.temperature == 0:
-        return int(logits.argmax())
+        return best
     ids, p, total = _candidates((logits - top) / np.float32(sampling.temperature), sampling)
     if sampling.top_p < 1:
         keep = int(np.searchsorted(np.cumsum(p), sampling.top_p * total)) + 1

@@ -145,18 +145,20 @@ def quantize(
     With `calibration`, the methods that use it carry rounding errors over to other columns of
     the same matrix; without it they round to nearest.
     """
-    from edge.export import onnx_graph, onnx_nodes
+    from edge.export import onnx_graph, onnx_join, onnx_nodes
 
     kind = _kind(quantization)
     progress = progress or Silent()
     folder = Path(folder)
     graph = onnx_graph.load(artifact.path)
+    ledger = artifact.ledger
     if kind.bits == 16:
         onnx_nodes.halve(graph)
         plan: dict[str, Any] = {"type": "fp16"}
     elif kind.bits < 16:
         chosen = _PLANS[quantization]
         done = _quantize_matrices(graph, artifact, checkpoint, chosen, calibration, progress)
+        ledger = onnx_join.entries(ledger, onnx_join.join(graph))
         plan = {
             **chosen._asdict(),
             "type": quantization,
@@ -171,7 +173,7 @@ def quantize(
     files = _write(graph, folder, quantization, checkpoint, genai, artifact.context_length)
     from edge.export.onnx_ledger import with_types
 
-    entries = with_types(artifact.ledger, graph)
+    entries = with_types(ledger, graph)
     return replace(
         artifact,
         quantization=quantization,
