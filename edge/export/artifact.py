@@ -36,7 +36,7 @@ class Artifact:
     """What a format made. `model_file` and `files` are names below `folder`.
 
     `parts` names those of the files that a model of several has beside `model_file`, by what
-    they do ("vision", "embedding").
+    they do ("vision", "embedding"); `image` says how a picture becomes pixels for it.
     """
 
     format: str
@@ -50,6 +50,7 @@ class Artifact:
     tools: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     parts: Mapping[str, str] = field(default_factory=dict)
+    image: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:

@@ -27,7 +27,8 @@ class Checkpoint:
 
     `folder` is the user's own folder, or one that `edge.export.source` made in the cache
     from a GGUF file or the zoo. `identity` maps each input file to its sha256; for a GGUF
-    file or the zoo it names the original file, not what was made from it.
+    file or the zoo it names the original file, not what was made from it. `sees` marks the text
+    part of a model that sees: its decoder must take embeddings as well as tokens.
     """
 
     folder: Path
@@ -37,6 +38,7 @@ class Checkpoint:
     tensors: Mapping[str, TensorInfo]
     identity: Mapping[str, str]
     licence: str | None = None
+    sees: bool = False
 
     @property
     def model_type(self) -> str:

@@ -1,8 +1,9 @@
 """Runs llama.cpp's converter and writes down what it did with every tensor.
 
 A program of its own, because the converter is one: `python -P llama_cpp_convert.py SOURCES REQUEST`,
-with the unpacked sources and a JSON object {model, outfile, name, texts, trace}. It imports
-nothing of edge. The trace is JSON too:
+with the unpacked sources and a JSON object {model, outfile, name, texts, trace, mmproj}: with `mmproj`
+("f32", "f16") the vision part is converted, else the text part in float32. It imports nothing of
+edge. The trace is JSON too:
 
     entries   [{source: [names], target: [names]}] in the order of conversion; no source: generated
     dropped   source names that the converter left out
@@ -148,8 +149,10 @@ def main(sources: str, request: dict[str, Any]) -> None:
 
     def get_model_class(*args: Any, **kwargs: Any) -> Any:
         model = choose(*args, **kwargs)
-        recognize, metadata = model.get_vocab_base_pre, model.prepare_metadata
         _watch(model, gguf, trace)
+        if request.get("mmproj"):
+            return model
+        recognize, metadata = model.get_vocab_base_pre, model.prepare_metadata
 
         def get_vocab_base_pre(self: Any, tokenizer: Any) -> str:
             with contextlib.suppress(NotImplementedError):
@@ -169,8 +172,11 @@ def main(sources: str, request: dict[str, Any]) -> None:
         return model
 
     converter.get_model_class = get_model_class
-    sys.argv = ["convert_hf_to_gguf.py", request["model"], "--outtype", "f32", "--outfile", request["outfile"]]
+    outtype = request.get("mmproj") or "f32"
+    sys.argv = ["convert_hf_to_gguf.py", request["model"], "--outtype", outtype, "--outfile", request["outfile"]]
     sys.argv += ["--model-name", request["name"]]
+    if request.get("mmproj"):
+        sys.argv.append("--mmproj")
     converter.main()
     trace.finish(None, 0)
     record = {"entries": trace.entries, "dropped": trace.dropped, "waiting": sorted(trace.waiting), "pre": found}

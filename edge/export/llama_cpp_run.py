@@ -38,9 +38,12 @@ _TELLING = (
 )
 
 
-def run_converter(sources: Path, checkpoint: Checkpoint, outfile: Path, progress: Progress) -> dict[str, Any]:
+def run_converter(
+    sources: Path, checkpoint: Checkpoint, outfile: Path, progress: Progress, *, mmproj: str = ""
+) -> dict[str, Any]:
     """Convert `checkpoint` to float32 GGUF at `outfile`; the trace of `llama_cpp_convert`.
 
+    With `mmproj` ("f32", "f16"), its vision part of that type instead of its text part.
     Raises `EdgeError` with the converter's own last words and the path of its log.
     """
     progress.start("converting to GGUF", 100)
@@ -53,6 +56,7 @@ def run_converter(sources: Path, checkpoint: Checkpoint, outfile: Path, progress
             "name": checkpoint.name,
             "texts": [unicodedata.normalize("NFC", text) for text in (*_TELLING, *stress_corpus(_N_STRESS, seed=1))],
             "trace": str(trace),
+            "mmproj": mmproj,
         }
         request.write_text(json.dumps(wanted), encoding="utf-8")
         log = Path(work, "log")

@@ -17,7 +17,7 @@ from edge.export.checkpoint import Checkpoint
 # What programs look for beside the weights; a format may bring its own of the same name.
 _BESIDE = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "chat_template.jinja",
+    "chat_template.jinja", "processor_config.json", "preprocessor_config.json",
 )  # fmt: skip
 
 
@@ -39,13 +39,21 @@ def fill(folder: Path, artifact: Artifact, checkpoint: Checkpoint) -> None:
         template.write_text(text, encoding="utf-8")
 
 
-def draft(folder: Path, name: str, artifact: Artifact, checkpoint: Checkpoint, *, kv_element_bytes: int) -> Bundle:
-    """The manifest of a packed folder before anything is proven."""
+def draft(
+    folder: Path,
+    name: str,
+    artifact: Artifact,
+    checkpoint: Checkpoint,
+    *,
+    kv_element_bytes: int,
+    text: Checkpoint | None = None,
+) -> Bundle:
+    """The manifest of a packed folder before anything is proven; `text` is the text part of a model that sees."""
     from edge.runtimes.chat_template import ChatTemplate
 
     template = ChatTemplate.load(folder)
     files = bundle.list_files(folder)
-    config = checkpoint.text_config
+    config = checkpoint.text_config if text is None else text.config
     kv_bytes = _kv_bytes_per_token(config, kv_element_bytes)
     return Bundle(
         name=name,
@@ -55,7 +63,7 @@ def draft(folder: Path, name: str, artifact: Artifact, checkpoint: Checkpoint, *
         model_file=artifact.model_file,
         context_length=artifact.context_length,
         vocab_size=_positive(config, "vocab_size"),
-        stop_ids=stop_ids(folder),
+        stop_ids=tuple(sorted({*stop_ids(folder), *_ids(checkpoint.text_config.get("eos_token_id"))})),
         source={
             "name": checkpoint.name,
             "model_type": checkpoint.model_type,
@@ -74,6 +82,7 @@ def draft(folder: Path, name: str, artifact: Artifact, checkpoint: Checkpoint, *
         plan=dict(artifact.plan),
         tools=dict(sorted(artifact.tools.items())),
         parts=dict(sorted(artifact.parts.items())),
+        image=dict(sorted(artifact.image.items())),
     )
 
 
@@ -82,7 +91,7 @@ def stop_ids(folder: Path) -> tuple[int, ...]:
     found: set[int] = set()
     for name in ("generation_config.json", "config.json"):
         value = _json(folder / name).get("eos_token_id")
-        found.update(i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int))
+        found.update(_ids(value))
     token = _json(folder / "tokenizer_config.json").get("eos_token")
     text = token.get("content") if isinstance(token, Mapping) else token
     if isinstance(text, str):
@@ -91,6 +100,10 @@ def stop_ids(folder: Path) -> tuple[int, ...]:
         if (i := Tokenizer.load(folder).id_of(text)) is not None:
             found.add(i)
     return tuple(sorted(found))
+
+
+def _ids(value: Any) -> list[int]:
+    return [i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int)]
 
 
 def model_context_length(checkpoint: Checkpoint) -> int:

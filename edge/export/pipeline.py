@@ -1,6 +1,6 @@
 """The order of the steps from a source to proven bundles, and nothing else.
 
-    open -> preflight -> convert -> quantize -> pack -> verify -> publish
+    open -> preflight -> convert -> quantize -> (join with the vision part) -> pack -> verify -> publish
 
 Converting and quantizing are kept in the cache under a hash of everything they depend on, so
 that an export that was stopped goes on where it was, and a second one takes seconds.
@@ -21,7 +21,7 @@ from edge import bundle
 from edge.bundle import Bundle
 from edge.errors import EdgeError, GateError, UsageError
 from edge.export import artifact as artifacts
-from edge.export import attention, cache, pack, preflight
+from edge.export import attention, cache, families, pack, preflight
 from edge.export.artifact import Artifact, Need
 from edge.export.checkpoint import Checkpoint
 from edge.export.progress import Progress, Silent
@@ -32,10 +32,12 @@ from edge.find import load, names
 if TYPE_CHECKING:
     from edge.export.calibrate import Calibration
     from edge.export.verify import Verdict
+    from edge.export.vision.split import Split
 
 DEFAULT_CONTEXT_LENGTH = 2048
 _FORMATS = "edge.export.formats"
 _PACKINGS = "edge.export.packings"
+_SEEING = "edge.export.vision.formats"
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,20 @@ class _Texts:
 
 
 @dataclass(frozen=True)
+class _Sight:
+    """The vision part of a checkpoint that sees: what belongs to it, and how pictures become pixels."""
+
+    split: Split
+    rule: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class _Order:
-    """What all jobs of one export have in common."""
+    """What all jobs of one export have in common. `text` is what text models are made from: all of it, or a part."""
 
     checkpoint: Checkpoint
+    text: Checkpoint
+    sight: _Sight | None
     output: Path
     name: str
     context_length: int
@@ -120,14 +132,18 @@ def export(
     progress.start(f"opening {source}")
     checkpoint = open_source(source, progress=progress)
     name = _name(name or checkpoint.name)
-    length = _context_length(checkpoint, context_length)
-    attention.check_frequencies(checkpoint, length)
+    sight = _sight(checkpoint)
+    text = sight.split.text if sight else checkpoint
+    length = _context_length(text, context_length)
+    attention.check_frequencies(text, length)
     if not replace_existing:
         for job in jobs:
             refuse_existing(output / _bundle_name(name, job))
     preflight.check(_need(checkpoint, jobs, gate), output, time_limit_s=time_limit_s)
     order = _Order(
         checkpoint=checkpoint,
+        text=text,
+        sight=sight,
         output=output,
         name=name,
         context_length=length,
@@ -177,7 +193,9 @@ def _one(job: _Job, order: _Order, progress: Progress) -> Exported:
             progress.start("packing")
             pack.fill(folder, artifact, order.checkpoint)
             kv_bytes = getattr(job.module, "KV_ELEMENT_BYTES", 4)
-            draft = pack.draft(folder, order.name, artifact, order.checkpoint, kv_element_bytes=kv_bytes)
+            draft = pack.draft(
+                folder, order.name, artifact, order.checkpoint, kv_element_bytes=kv_bytes, text=order.text
+            )
             for packing in order.also:
                 if job.format == packing.FORMAT:
                     packing.write(folder, draft, order.checkpoint.config)
@@ -197,8 +215,8 @@ def _one(job: _Job, order: _Order, progress: Progress) -> Exported:
 
 
 def _convert(job: _Job, order: _Order, progress: Progress) -> Artifact:
-    """The quantized artifact, from the cache or made now."""
-    checkpoint, context_length, calibration = order.checkpoint, order.context_length, order.texts.calibration
+    """The quantized artifact, from the cache or made now; with its vision part, if the model sees."""
+    checkpoint, context_length, calibration = order.text, order.context_length, order.texts.calibration
     common = {
         "checkpoint": checkpoint.id,
         "format": job.format,
@@ -216,13 +234,46 @@ def _convert(job: _Job, order: _Order, progress: Progress) -> Artifact:
             lambda folder: job.module.convert(checkpoint, folder, context_length=context_length, progress=progress),
         )
 
-    return _stage(
+    key = cache.key(**common, quantization=job.quantization, calibration=used.sha256 if used else None)
+    made = _stage(
         f"{job.format}-quantized",
-        cache.key(**common, quantization=job.quantization, calibration=used.sha256 if used else None),
+        key,
         lambda folder: job.module.quantize(
             full(), checkpoint, job.quantization, folder, calibration=used, progress=progress
         ),
     )
+    return _join(job, order, order.sight, made, key, progress) if order.sight else made
+
+
+def _join(job: _Job, order: _Order, sight: _Sight, text: Artifact, text_key: str, progress: Progress) -> Artifact:
+    """The text part and the vision part as one. The vision part keeps 32 bits, or 16 when the text part has fewer."""
+    module = load(_SEEING, job.format)
+    checkpoint, split, rule = order.checkpoint, sight.split, sight.rule
+    half = job.module.QUANTIZATIONS[job.quantization].bits < 32
+    common = {"checkpoint": checkpoint.id, "rule": rule, "code": cache.code_of(module.__name__), "half": half}
+
+    def vision() -> Artifact:
+        return _stage(
+            f"{job.format}-vision",
+            cache.key(**common, libraries=_libraries()),
+            lambda folder: module.convert(checkpoint, split, rule, folder, half=half, progress=progress),
+        )
+
+    return _stage(
+        f"{job.format}-joined",
+        cache.key(**common, text=text_key),
+        lambda folder: module.join(text, vision(), checkpoint, split, rule, folder),
+    )
+
+
+def _sight(checkpoint: Checkpoint) -> _Sight | None:
+    """What makes a checkpoint of a family that sees more than text; its files are checked against each other here."""
+    split = getattr(families.of(checkpoint.config, checkpoint.name), "split", None)
+    if split is None:
+        return None
+    from edge.export.vision.rule import rule
+
+    return _Sight(split(checkpoint), rule(checkpoint))
 
 
 def _stage(kind: str, key: str, make: Callable[[Path], Artifact]) -> Artifact:

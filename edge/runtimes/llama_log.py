@@ -41,15 +41,18 @@ class Log:
 
 _captures: list[Log] = []
 _callback: Any = None
+_mtmd = False
 
 
 @contextmanager
-def captured(watch: Callable[[str], None] | None = None) -> Iterator[Log]:
+def captured(watch: Callable[[str], None] | None = None, *, also_mtmd: bool = False) -> Iterator[Log]:
     """Collect what llama.cpp logs inside the block, showing it to `watch` as it comes.
 
-    Outside of any block it is dropped.
+    Outside of any block it is dropped. Its multimodal library has a log of its own: `also_mtmd`.
     """
     install()
+    if also_mtmd:
+        _install_mtmd()
     log = Log(watch)
     _captures.append(log)
     try:
@@ -72,3 +75,13 @@ def install() -> None:
 
         _callback = write
         llama_cpp.llama_log_set(_callback, None)
+
+
+def _install_mtmd() -> None:
+    global _mtmd  # noqa: PLW0603 - as above
+    from llama_cpp import mtmd_cpp
+
+    if not _mtmd:
+        mtmd_cpp.mtmd_log_set(_callback, None)
+        mtmd_cpp.mtmd_helper_log_set(_callback, None)
+        _mtmd = True

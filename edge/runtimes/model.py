@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, cast
@@ -15,11 +15,13 @@ from edge.errors import EdgeError, InputError, UsageError
 from edge.find import load
 from edge.runtimes import integrity
 from edge.runtimes.chat_template import ChatTemplate
+from edge.runtimes.encoders import Encoder
 from edge.runtimes.prompt import encode_chat
 from edge.runtimes.session import ContextFull, Mask, Sampling, Session, StopReason, generate
+from edge.runtimes.sight import Prompt, Sight, image_parts, place
 from edge.runtimes.tokenizer import Tokenizer
 
-Message = Mapping[str, Any]  # {"role": "user", "content": "..."}
+Message = Mapping[str, Any]  # {"role": "user", "content": "..."}; content with pictures: edge.runtimes.sight
 Reading = Callable[[int, int], None]
 
 # Prompts are read in chunks so that whoever waits can show it and stop it. Engines take this many
@@ -50,7 +52,9 @@ class Stats:
     `reused_tokens` of the prompt were in the cache already. `tokens_per_second` counts the
     tokens after the first over the time after the first; None when there are fewer than two.
     `stopped_by` is "end" (the model ended), "length" (`max_tokens`), "context" (it is full) or
-    "caller" (the answer was not read to its end).
+    "caller" (the answer was not read to its end). Of the time to the first token of a question
+    with pictures, `preprocess_ms` is opening and cutting them, which comes before, and `encode_ms`
+    what the vision encoder took; pictures that were seen before take neither.
     """
 
     prompt_tokens: int
@@ -60,6 +64,9 @@ class Stats:
     tokens_per_second: float | None
     total_ms: float
     stopped_by: StopReason | Literal["caller"]
+    pictures: int = 0
+    preprocess_ms: float = 0.0
+    encode_ms: float = 0.0
 
 
 class Model:
@@ -69,12 +76,14 @@ class Model:
     again: the session is rewound to where they part.
     """
 
-    def __init__(self, folder: Path, bundle: Bundle, session: Session) -> None:
+    def __init__(self, folder: Path, bundle: Bundle, session: Session, *, threads: int | None = None) -> None:
         self.folder = folder
+        self._threads = threads
         self.bundle = bundle
         self.session = session
         self.tokenizer = Tokenizer.load(folder)
         self.template = ChatTemplate.load(folder)
+        self.sight = Sight(bundle.image, self._encoder)
         self.stats: Stats | None = None
         self._held: list[int] = []  # what the session's cache holds, as far as we put it there
         self._answer = 0  # which answer may use the session
@@ -83,10 +92,8 @@ class Model:
     def context_length(self) -> int:
         return self.session.context_length
 
-    def prompt(
-        self, messages: str | Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None
-    ) -> list[int]:
-        """Ids of a conversation in the model's own template, ready for an answer.
+    def prompt(self, messages: str | Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None) -> Prompt:
+        """Ids of a conversation in the model's own template, ready for an answer, and its pictures.
 
         A plain string is one user message; for a model without a template, it is text to be
         continued. Control tokens spelled out in a message stay plain text, so that no message
@@ -94,7 +101,7 @@ class Model:
         """
         if isinstance(messages, str):
             if self.template is None:
-                return self.tokenizer.encode(messages, add_special=True, parse_special=False)
+                return Prompt(self.tokenizer.encode(messages, add_special=True, parse_special=False))
             messages = [{"role": "user", "content": messages}]
         if not messages:
             raise UsageError("there is nothing to answer: no messages were given")
@@ -103,7 +110,20 @@ class Model:
                 f"{self.bundle.name} has no chat template, so it cannot tell who says what",
                 hint="give it one string to continue, or export a checkpoint that was tuned for chat",
             )
-        return encode_chat(self.tokenizer, self.template, messages, tools=tools)
+        began = time.perf_counter_ns()
+        seen = [self.sight.look(part) for part in image_parts(messages)]
+        preprocess_ms = (time.perf_counter_ns() - began) / 1e6 if seen else 0.0
+        rule = self.bundle.image
+        ids = encode_chat(
+            self.tokenizer, self.template, messages, tools=tools,
+            pictures=[s.views.text for s in seen], placeholder=rule.get("placeholder", ""),
+        )  # fmt: skip
+        if not seen:
+            return Prompt(ids)
+        placed = place(ids, seen, rule["token_id"])
+        if sum(placed[-1].runs[-1]) == len(ids):
+            raise UsageError("the conversation ends with a picture; words must follow it")
+        return Prompt(ids, placed, preprocess_ms=preprocess_ms)
 
     def generate(
         self,
@@ -139,12 +159,14 @@ class Model:
         """Stream what follows these ids; otherwise as `generate`."""
         if not prompt:
             raise UsageError("there is nothing to continue: the prompt is empty")
+        prompt = prompt if isinstance(prompt, Prompt) else Prompt(prompt)
         # Checked before the cache is cut, so that a refusal changes nothing.
         if len(prompt) > self.context_length:
             raise ContextFull(0, len(prompt), self.context_length)
         self._answer += 1
         mine = self._answer
         self.stats = None
+        self.sight.encode_ms = 0.0
         began_ns = time.perf_counter_ns()
         times: list[int] = []
         said: list[int] = []
@@ -170,11 +192,17 @@ class Model:
                 yield Piece(rest, None, time.perf_counter_ns())
         finally:
             if self._answer == mine:
-                self._held = [*prompt, *said][: self.session.position]
-                self.stats = _stats(prompt, reused, times, began_ns, ended)
+                self._held = [*prompt.identity, *said][: self.session.position]
+                self.stats = replace(
+                    _stats(prompt, reused, times, began_ns, ended),
+                    pictures=len(prompt.pictures),
+                    preprocess_ms=prompt.preprocess_ms,
+                    encode_ms=self.sight.encode_ms,
+                )
 
     def close(self) -> None:
-        """Free the session; a second call does nothing."""
+        """Free the session and the encoder; a second call does nothing."""
+        self.sight.close()
         self.session.close()
 
     def __enter__(self) -> Model:
@@ -185,12 +213,22 @@ class Model:
     ) -> None:
         self.close()
 
-    def _rewind(self, prompt: Sequence[int]) -> int:
+    def _encoder(self) -> Encoder:
+        """The vision part, loaded when the first picture is shown."""
+        if "vision" not in self.bundle.parts:
+            raise UsageError(f"{self.bundle.name} has no vision encoder: it takes text alone")
+        found: Encoder = load("edge.runtimes.encoders", self.bundle.format).load(
+            self.folder, self.bundle, self.session, threads=self._threads
+        )
+        return found
+
+    def _rewind(self, prompt: Prompt) -> int:
         """Keep what the cache and the prompt have in common, except the prompt's last token: its logits are needed."""
         # Somebody who used the session directly left something else in it.
         held = self._held if len(self._held) == self.session.position else []
+        wanted = prompt.identity if prompt.pictures else prompt
         most = min(len(held), len(prompt) - 1)
-        same = next((i for i in range(most) if held[i] != prompt[i]), most)
+        same = prompt.cut_before_picture(next((i for i in range(most) if held[i] != wanted[i]), most))
         if same < self.session.position:
             try:
                 self.session.rewind(same)
@@ -202,14 +240,21 @@ class Model:
                 self.session.rewind(0)
         return same
 
-    def _read(self, prompt: Sequence[int], start: int, reading: Reading | None) -> int:
-        """Feed all of the prompt but its last chunk; how many of its tokens are in the cache then."""
+    def _read(self, prompt: Prompt, start: int, reading: Reading | None) -> int:
+        """Feed all of the prompt but its last chunk of words; how many of its ids are in the cache then."""
         done = start
-        while len(prompt) - done > _CHUNK:
-            self.session.feed(prompt[done : done + _CHUNK])
-            done += _CHUNK
-            if reading is not None:
-                reading(done, len(prompt))
+        for begin, end, placed, row in prompt.segments(start):
+            last = end == len(prompt)
+            done = begin
+            while done < end and not (last and end - done <= _CHUNK):
+                n = min(_CHUNK, end - done) if placed is None else end - done
+                if placed is None:
+                    self.session.feed(prompt[done : done + n])
+                else:
+                    self.session.feed_embeddings(self.sight.features(placed.seen)[row : row + n])
+                done += n
+                if reading is not None:
+                    reading(done, len(prompt))
         return done
 
 
@@ -239,7 +284,7 @@ def open_bundle(
     engine = load("edge.runtimes.engines", bundle.format)
     session: Session = engine.load(folder, bundle, threads=threads, context_length=context_length)
     try:
-        return Model(folder, bundle, session)
+        return Model(folder, bundle, session, threads=threads)
     except BaseException:
         session.close()
         raise

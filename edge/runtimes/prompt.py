@@ -10,6 +10,9 @@ tokens count only where the template itself wrote them:
    control token is spelled in them any more, whatever way the template cuts and joins them.
    Of the rendered text, the stretches between control tokens that hold marks are tokenized as
    plain text without the marks, and the rest as in 1.
+
+A picture is what the template writes for it, its placeholder, replaced by as many tokens as the
+picture has rows. A placeholder that somebody types is words, like every other control token.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from typing import Any
 
 from edge.errors import InputError
 from edge.runtimes.chat_template import ChatTemplate
+from edge.runtimes.sight import fitted
 from edge.runtimes.tokenizer import Tokenizer
 
 _OURS = frozenset({"role", "type"})  # set by the program, and looked at by templates
@@ -33,23 +37,45 @@ def encode_chat(
     *,
     tools: Sequence[Mapping[str, Any]] | None = None,
     add_generation_prompt: bool = True,
+    pictures: Sequence[str] = (),
+    placeholder: str = "",
 ) -> list[int]:
-    """The ids to feed. Raises what `ChatTemplate.render` raises."""
+    """The ids to feed; `pictures` are the texts that stand for the pictures, in order.
+
+    Raises what `ChatTemplate.render` raises, and `InputError` when the template has another
+    number of pictures than the messages.
+    """
     special = special_tokens(tokenizer)
+    here = ""
+    if placeholder or any(isinstance(m.get("content"), (list, tuple)) for m in messages):
+        here = next(c for c in map(chr, _PRIVATE) if not any(c in words for words in _words([*messages])))
+        messages = fitted(template, messages, placeholder, here)
+
+    def filled(text: str) -> str:
+        if not placeholder:
+            return text
+        pieces = text.replace(here, placeholder).split(placeholder)
+        if len(pieces) != len(pictures) + 1:
+            raise InputError(
+                f"{template.where} writes {len(pieces) - 1} pictures for a conversation with {len(pictures)}",
+                hint="its vision part and its template do not fit together",
+            )
+        return "".join(a + b for a, b in zip(pieces, [*pictures, ""], strict=True))
+
     hot = [_makes_control_tokens(tokenizer, m) for m in messages]
     hot_tools = [_makes_control_tokens(tokenizer, t) for t in tools or ()]
     if not any(hot) and not any(hot_tools):
-        text = template.render(messages, tools=tools, add_generation_prompt=add_generation_prompt)
+        text = filled(template.render(messages, tools=tools, add_generation_prompt=add_generation_prompt))
         return tokenizer.encode(text, parse_special=True)
     everything = [*_words([*messages, *(tools or ())]), template.source]
-    mark = next(c for c in map(chr, _PRIVATE) if not any(c in words for words in everything))
+    mark = next(c for c in map(chr, _PRIVATE) if c != here and not any(c in words for words in everything))
     firsts = "".join({token[0] for token in special})
     text = template.render(
         [_marked(m, firsts, mark) if h else m for m, h in zip(messages, hot, strict=True)],
         tools=tools and [_marked(t, firsts, mark) if h else t for t, h in zip(tools, hot_tools, strict=True)],
         add_generation_prompt=add_generation_prompt,
     )
-    return _encode_marked(tokenizer, text, special, mark)
+    return _encode_marked(tokenizer, filled(text), special, mark)
 
 
 def special_tokens(tokenizer: Tokenizer) -> tuple[str, ...]:

@@ -6,8 +6,9 @@ from typing import Any
 
 from edge.export import reference
 from edge.export.checkpoint import Checkpoint
+from edge.export.vision import split as parts
 
-MODEL_TYPES = ("llava",)
+MODEL_TYPES = ("llava", "idefics3", "smolvlm", "gemma3", "qwen2_5_vl")
 
 
 def label(checkpoint: Checkpoint) -> str:
@@ -19,4 +20,24 @@ def load_reference(checkpoint: Checkpoint) -> Any:
 
 
 def facts(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {"text_model_type": checkpoint.text_config.get("model_type")}
+    names, vision = parts.sort(checkpoint)
+
+    def count(tensors: Any) -> int:
+        total = 0
+        for name in tensors:
+            n = 1
+            for d in checkpoint.tensors[name].shape:
+                n *= d
+            total += n
+        return total
+
+    return {
+        "text_parameters": count(names.values()),
+        "vision_parameters": count(vision),
+        "text_model_type": checkpoint.text_config.get("model_type"),
+    }
+
+
+def split(checkpoint: Checkpoint) -> parts.Split:
+    """Its text part as a checkpoint of its own, and the names of its vision tensors."""
+    return parts.split(checkpoint)

@@ -90,6 +90,12 @@ class GgufSession:
     def position(self) -> int:
         return self._position
 
+    @property
+    def model_pointer(self) -> Any:
+        """llama.cpp's model, for what works on it: the multimodal library. Valid until `close`."""
+        self._open()
+        return self._model
+
     def feed(self, tokens: Sequence[int]) -> np.ndarray:
         ids = self._check(tokens)
         return self._append(len(ids), lambda start, n: self._decode_tokens(ids[start : start + n], all_logits=False))

@@ -7,6 +7,9 @@ What follows from measuring (2 cores, SmolLM2-135M):
 2. A token's id and the mask are views of NumPy arrays that the runtime reads where they are.
 3. A prompt is fed in pieces of `_CHUNK`: the graph gives logits for every position, and more at
    once would only cost memory.
+
+A model that sees has its token embedding in a file of its own, and its decoder takes embeddings:
+those of tokens and those of pictures go into one cache.
 """
 
 from __future__ import annotations
@@ -33,31 +36,25 @@ _NUMPY = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 class OnnxSession:
     """One onnxruntime session; see `edge.runtimes.session.Session`."""
 
-    def __init__(self, path: Path, *, context_length: int, threads: int) -> None:
+    def __init__(self, path: Path, *, context_length: int, threads: int, embedding: Path | None = None) -> None:
         import numpy as np
 
         self._ort = _onnxruntime()
-        options = self._ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4
-        try:
-            self._inner: Any = self._ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        # onnxruntime raises its own exception types, none of which is exported.
-        except Exception as err:  # noqa: BLE001
-            reason = (str(err).splitlines() or [type(err).__name__])[0][:300]
-            raise InputError(f"onnxruntime cannot load {path}: {reason}", hint="export it again") from None
+        self._inner: Any = open_graph(path, threads)
+        self._embedding: Any = open_graph(embedding, threads) if embedding else None
+        self._input = "inputs_embeds" if embedding else "input_ids"
         inputs = {i.name: i for i in self._inner.get_inputs()}
         outputs = {o.name: o for o in self._inner.get_outputs()}
         past = [n for n in inputs if n.startswith("past_key_values.")]
-        missing = {"input_ids", "attention_mask"} - set(inputs) or {"logits"} - set(outputs)
-        if missing or not past or set(inputs) - set(past) - {"input_ids", "attention_mask"}:
+        missing = {self._input, "attention_mask"} - set(inputs) or {"logits"} - set(outputs)
+        if missing or not past or set(inputs) - set(past) - {self._input, "attention_mask"}:
             raise InputError(
                 f"{path} is no decoder with a KV cache as edge writes it: its inputs are {', '.join(inputs)[:200]}",
                 hint="export it again",
             )
         self.context_length = context_length
         self.vocab_size = int(outputs["logits"].shape[-1])
+        self.hidden_size = int(inputs[self._input].shape[-1]) if embedding else 0
         self._position = 0
         self._logits_type = _NUMPY[outputs["logits"].type]
         self._value = self._ort.OrtValue.ortvalue_from_numpy
@@ -86,7 +83,8 @@ class OnnxSession:
         self._check(tokens)
         if len(tokens) == 1:
             self._ids[0, 0] = tokens[0]
-            self._run(1, self._one_id, self._one_output)
+            one = self._one_id if self._embedding is None else self._value(self._rows_of(self._ids[:, :1]))
+            self._run(1, one, self._one_output)
             return self._one_row[0, 0].astype(np.float32, copy=False)
         ids = np.asarray(tokens, np.int64)[None]
         for start in range(0, ids.shape[1], _CHUNK):
@@ -105,7 +103,18 @@ class OnnxSession:
         return out
 
     def feed_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
-        raise UsageError("this ONNX bundle takes token ids only: it is no vision-language model")
+        import numpy as np
+
+        self._open()
+        if self._embedding is None:
+            raise UsageError("this ONNX bundle takes token ids only: it is no vision-language model")
+        given = np.ascontiguousarray(embeddings, np.float32)
+        if given.ndim != 2 or given.shape[1] != self.hidden_size or not len(given):
+            raise UsageError(f"wanted embeddings of shape (n, {self.hidden_size}), found {given.shape}")
+        self._room(len(given))
+        for start in range(0, len(given), _CHUNK):
+            rows = self._feed_rows(given[None, start : start + _CHUNK])
+        return rows[-1].astype(np.float32, copy=False)
 
     def rewind(self, n_tokens: int) -> None:
         self._open()
@@ -114,23 +123,33 @@ class OnnxSession:
         self._position = n_tokens
 
     def close(self) -> None:
-        self._inner = self._binding = None
+        self._inner = self._binding = self._embedding = None
         self._cache = []
 
     def _feed_chunk(self, ids: np.ndarray) -> np.ndarray:
         """Logits `(n, vocab)` of up to `_CHUNK` tokens, in a buffer that the next call overwrites."""
+        return self._feed_rows(ids if self._embedding is None else self._rows_of(ids))
+
+    def _rows_of(self, ids: np.ndarray) -> np.ndarray:
+        """The embeddings of ids `(1, n)`, float32 `(1, n, hidden)`."""
         import numpy as np
 
-        n = ids.shape[1]
+        out: np.ndarray = self._embedding.run(None, {"input_ids": np.ascontiguousarray(ids)})[0]
+        return out
+
+    def _feed_rows(self, given: np.ndarray) -> np.ndarray:
+        import numpy as np
+
+        n = given.shape[1]
         if self._rows.shape[1] != n:
             self._rows = np.empty((1, n, self.vocab_size), self._logits_type)
-        self._run(n, self._value(np.ascontiguousarray(ids)), self._value(self._rows))
+        self._run(n, self._value(np.ascontiguousarray(given)), self._value(self._rows))
         out: np.ndarray = self._rows[0]
         return out
 
-    def _run(self, n: int, ids: Any, logits: Any) -> None:
+    def _run(self, n: int, given: Any, logits: Any) -> None:
         binding = self._binding
-        binding.bind_ortvalue_input("input_ids", ids)
+        binding.bind_ortvalue_input(self._input, given)
         binding.bind_ortvalue_input("attention_mask", self._value(self._mask[:, : self._position + n]))
         binding.bind_ortvalue_output("logits", logits)
         try:
@@ -154,8 +173,11 @@ class OnnxSession:
         low, high = min(tokens), max(tokens)
         if low < 0 or high >= self.vocab_size:
             raise UsageError(f"token id {low if low < 0 else high} is outside the vocabulary of {self.vocab_size}")
-        if self._position + len(tokens) > self.context_length:
-            raise ContextFull(self._position, len(tokens), self.context_length)
+        self._room(len(tokens))
+
+    def _room(self, n: int) -> None:
+        if self._position + n > self.context_length:
+            raise ContextFull(self._position, n, self.context_length)
 
 
 def load(folder: Path, bundle: Bundle, *, threads: int | None = None, context_length: int | None = None) -> OnnxSession:
@@ -168,11 +190,36 @@ def load(folder: Path, bundle: Bundle, *, threads: int | None = None, context_le
     if threads is not None and threads < 1:
         raise UsageError(f"cannot run on {threads} threads")
     length = context_length or bundle.context_length
-    path = Path(folder) / bundle.model_file
-    header = reader.read(path)
-    if not header.tensors:
+    path = checked(Path(folder) / bundle.model_file)
+    embedding = bundle.parts.get("embedding")
+    return OnnxSession(
+        path,
+        context_length=length,
+        threads=threads or physical_cores(),
+        embedding=checked(Path(folder) / embedding) if embedding else None,
+    )
+
+
+def checked(path: Path) -> Path:
+    """The path of a file that can be a model. Raises `InputError` for any other."""
+    if not reader.read(path).tensors:
         raise InputError(f"{path} has no weights", hint="export it again")
-    return OnnxSession(path, context_length=length, threads=threads or physical_cores())
+    return path
+
+
+def open_graph(path: Path, threads: int) -> Any:
+    """An onnxruntime session. Raises `InputError` when it does not load."""
+    ort = _onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    # onnxruntime raises its own exception types, none of which is exported.
+    except Exception as err:  # noqa: BLE001
+        reason = (str(err).splitlines() or [type(err).__name__])[0][:300]
+        raise InputError(f"onnxruntime cannot load {path}: {reason}", hint="export it again") from None
 
 
 def build() -> dict[str, str]:

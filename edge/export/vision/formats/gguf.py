@@ -1,0 +1,92 @@
+"""GGUF: text model and `mmproj.gguf`, the two files that llama.cpp's multimodal programs take.
+
+LLaVA's is written here; for other types llama.cpp's own converter makes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edge.errors import UsageError
+from edge.export.artifact import Artifact, Entry
+from edge.export.checkpoint import Checkpoint
+from edge.export.progress import Progress
+from edge.export.vision import mmproj
+from edge.export.vision.join import bring, joined
+from edge.export.vision.split import Split
+
+FILE = "mmproj.gguf"
+_CLASS_TOKEN = (
+    "llama.cpp's own CLIP encoder puts the class token in the wrong place (llama.cpp issue 25814): edge encodes "
+    "pictures itself; other programs that read mmproj.gguf will see them distorted until that is mended"
+)
+
+
+def convert(
+    checkpoint: Checkpoint, split: Split, rule: Mapping[str, Any], folder: Path, *, half: bool, progress: Progress
+) -> Artifact:
+    """Write `mmproj.gguf` into `folder`, its matrices in float16 if `half`.
+
+    Raises `EdgeError` when a tensor was lost on the way, `UsageError` for what llama.cpp cannot compute.
+    """
+    progress.start("writing mmproj.gguf")
+    path = folder / FILE
+    warnings: tuple[str, ...] = ()
+    if checkpoint.model_type == "llava":
+        entries = mmproj.write(checkpoint, split.vision, rule, path, half=half)
+        has_class = any(e.target == ("v.class_embd",) for e in entries)
+        grid = (rule["height"] // rule["patch"]) ** 2
+        if not has_class and rule["n_tokens"] != grid:
+            raise UsageError(
+                f"{checkpoint.name} leaves out the first patch of SigLIP, which llama.cpp cannot do",
+                hint="choose another format",
+            )
+        warnings = (_CLASS_TOKEN,) if has_class else ()
+    else:
+        entries = _stock(checkpoint, split, path, half=half, progress=progress)
+    return Artifact(
+        format="gguf",
+        quantization="f16" if half else "f32",
+        folder=folder,
+        model_file=FILE,
+        files=(FILE,),
+        ledger=entries,
+        context_length=1,
+        plan={"type": "f16" if half else "f32"},
+        warnings=warnings,
+    )
+
+
+def join(
+    text: Artifact, vision: Artifact, checkpoint: Checkpoint, split: Split, rule: Mapping[str, Any], folder: Path
+) -> Artifact:
+    """Both files side by side."""
+    bring(text, text.files, folder)
+    bring(vision, vision.files, folder)
+    return joined(text, vision, split, folder, parts={"vision": FILE}, files=[*text.files, *vision.files], rule=rule)
+
+
+def _stock(checkpoint: Checkpoint, split: Split, path: Path, *, half: bool, progress: Progress) -> tuple[Entry, ...]:
+    """By llama.cpp's converter, every value found again."""
+    import numpy as np
+
+    from edge.export import llama_cpp_source
+    from edge.export.llama_cpp_run import run_converter
+    from edge.export.vision.account import account
+    from edge.readers.gguf import read_header
+
+    sources = llama_cpp_source.folder()
+    full = path if not half else path.with_name("full.gguf")
+    run_converter(sources, checkpoint, full, progress, mmproj="f32")
+    tensors = read_header(full).tensors
+    arrays = ((t.name, np.memmap(full, np.float32, "r", t.offset, tuple(reversed(t.shape)))) for t in tensors.values())
+    entries = account(checkpoint, split.vision, arrays, where="GGUF")
+    if half:
+        from edge.export.llama_cpp_ledger import with_types
+
+        run_converter(sources, checkpoint, path, progress, mmproj="f16")
+        full.unlink()
+        entries = with_types(entries, read_header(path).tensors)
+    return entries
