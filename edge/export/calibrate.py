@@ -14,6 +14,7 @@ from edge.export import cache
 from edge.export.checkpoint import Checkpoint
 from edge.export.progress import Progress, Silent
 from edge.export.reference import load_model
+from edge.runtimes.sight import fitted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -254,7 +255,7 @@ def _line(line: str, where: str, tokenizer: Tokenizer, template: ChatTemplate | 
         text = (
             _plain(messages + answer)
             if template is None
-            else template.render(messages + answer, tools=tools, add_generation_prompt=False)
+            else template.render(fitted(template, messages + answer), tools=tools, add_generation_prompt=False)
         )
     if not isinstance(text, str):
         raise InputError(f"{where}: text is not text but {type(text).__name__}")

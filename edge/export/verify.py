@@ -18,13 +18,15 @@ from edge.export.artifact import Artifact, Quantization
 from edge.export.calibrate import Calibration
 from edge.export.checkpoint import Checkpoint
 from edge.export.families.lam import shows_tools
-from edge.export.gate import answers, coverage, logits, text, tool_calls
-from edge.export.gate.limits import Limits, limits
+from edge.export.gate import answers, coverage, logits, pictures, text, tool_calls
+from edge.export.gate.limits import CLASSES, Limits, limits
 from edge.export.gate.replies import source_replies
 from edge.export.progress import Progress, Silent
 from edge.export.reference import load_model
 from edge.find import load
 from edge.runtimes.chat_template import ChatTemplate
+from edge.runtimes.engines.echo import EchoSession
+from edge.runtimes.model import Model
 from edge.runtimes.session import Sampling, Session, generate
 from edge.runtimes.tokenizer import Tokenizer
 
@@ -98,7 +100,7 @@ def verify(
     if failures:
         record["logits"] = record["answers"] = _NEEDS_SOUND_TEXT
     else:
-        found = _behaviour(checkpoint, folder, draft, held_out, bound, progress)
+        found = _behaviour(checkpoint, folder, draft, held_out, asked.bits, progress)
         failures += found.failures
         record.update(found.record)
         selftest = found.selftest
@@ -117,15 +119,22 @@ def verify(
 
 
 def _behaviour(
-    checkpoint: Checkpoint, folder: Path, draft: Bundle, held_out: Calibration, bound: Limits, progress: Progress
+    checkpoint: Checkpoint,
+    folder: Path,
+    draft: Bundle,
+    held_out: Calibration,
+    class_bits: int,
+    progress: Progress,
 ) -> _Found:
     """Logits and answers on the runtime that ships."""
+    bound = limits(class_bits, checkpoint.n_parameters)
     tokenizer, template = Tokenizer.load(folder), ChatTemplate.load(folder)
     questions = answers.questions(tokenizer, template)
     asked = tool_calls.cases(tokenizer, template) if template is not None and shows_tools(template) else None
+    shown = pictures.questions(Model(folder, draft, EchoSession())) if draft.image else ()
     longest = max(
         *(len(w) for w in held_out.windows),
-        *(len(q.prompt) + answers.MAX_TOKENS for q in questions),
+        *(len(q.prompt) + answers.MAX_TOKENS for q in (*questions, *shown)),
         *(len(c.prompt) + tool_calls.MAX_TOKENS for c in asked or ()),
     )
     model = _Reference(checkpoint)
@@ -161,6 +170,16 @@ def _behaviour(
         if asked is not None:
             record["tool_calls"] = _tool_calls(checkpoint, asked, session, draft, tokenizer, model, progress)
             failures += tool_calls.judge(record["tool_calls"], bound.tool_calls_kept)
+        if shown:
+            seeing = Model(folder, draft, session)
+            # A runtime that computes the vision part less exactly than the text part is held to what it can do.
+            bits = min(CLASSES, key=lambda b: abs(b - min(class_bits, draft.plan["vision"].get("computed_bits", 32))))
+            less = limits(bits, checkpoint.n_parameters)
+            record["pictures"], wrong = pictures.look(
+                checkpoint, model.model, seeing, shown, lambda c: _judge(c, less), less, progress
+            )
+            seeing.sight.close()
+            failures += wrong
         session.rewind(0)
         first = [t.id for t in generate(session, questions[0].prompt, Sampling(max_tokens=_SELFTEST_TOKENS))]
         selftest = {"prompt": list(questions[0].prompt), "tokens": first}
@@ -290,6 +309,35 @@ def _better(module: Any, quantization: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(q.name for q in more))
 
 
+def _pictures(seen: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """What was judged of a model that sees."""
+    same, features, bound = seen["pixels"], seen["features"], seen["limits"]
+    rows = [
+        (
+            "pixels of pictures",
+            f"{same['different']} of {same['pictures']} differ",
+            "",
+            f"by at most {same['max_abs']:.2g}",
+        )
+    ]
+    if features:
+        most = features["limits"]["relative_rms"]
+        rows.append(
+            _row("features of pictures, relative RMS", features["relative_rms"], most, f"{features['bits']} bit")
+        )
+    if isinstance(seen["logits"], dict):
+        got = seen["logits"]
+        rows += [
+            _row("mean KLD after pictures", got["mean_kld"], bound["mean_kld"], f"{got['positions']:,} positions"),
+            _row("same top token after pictures", got["same_top1"], bound["same_top1"], ""),
+        ]
+    if isinstance(seen["answers"], dict):
+        kept = seen["answers"]
+        least = f">= {bound['answers_kept']:.0%}"
+        rows.append(("right answers about pictures kept", f"{kept['kept']} of {kept['source_right']}", least, ""))
+    return rows
+
+
 def table(record: dict[str, Any]) -> str:
     """A quality record as aligned text: what was measured, what it may be, and whether it is."""
     bound = record["limits"]
@@ -322,6 +370,8 @@ def table(record: dict[str, Any]) -> str:
         )
     if called := record.get("tool_calls"):
         rows += _tool_rows(called, bound)
+    if seen := record.get("pictures"):
+        rows += _pictures(seen)
     tokenizer = record["tokenizer"]
     different = sum(v for k, v in tokenizer.items() if k.endswith("_different"))
     rows.append(("tokenizer", f"{different} of {tokenizer.get('strings')} strings differ", "0", ""))
@@ -345,6 +395,6 @@ def _tool_rows(called: dict[str, Any], bound: dict[str, Any]) -> list[tuple[str,
 
 
 def _row(name: str, value: float, bound: float | None, note: str) -> tuple[str, str, str, str]:
-    if name == "same top token":
+    if name.startswith("same top token"):
         return name, f"{value:.1%}", f">= {bound:.1%}", note
     return name, f"{value:.3g}", "" if bound is None else f"<= {bound:.3g}", note

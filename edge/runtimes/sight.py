@@ -9,6 +9,7 @@ A message's content is text, or a list of parts:
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,7 +63,7 @@ class Prompt(list[int]):
         """What a cache that holds this prompt can be compared by: another picture is another text."""
         out = list(self)
         for placed in self.pictures:
-            key, row = int(placed.seen.sha256[:12], 16), 0
+            key, row = int(placed.seen.sha256[:10], 16), 0
             for start, n in placed.runs:
                 out[start : start + n] = [-(1 + (key << 20) + row + i) for i in range(n)]
                 row += n
@@ -221,6 +222,7 @@ def fitted(
     return out
 
 
+@functools.lru_cache(maxsize=16)
 def tastes(template: ChatTemplate, placeholder: str) -> tuple[bool, bool]:
     """Whether the template takes content that is text, and content that is parts with pictures; found by trying."""
 

@@ -227,7 +227,7 @@ def _rotary_orders(matrix: np.ndarray, checkpoint: Checkpoint) -> list[np.ndarra
     """The matrix with its rows as llama.cpp orders queries and keys, for either number of heads."""
     orders = []
     for key in ("num_attention_heads", "num_key_value_heads"):
-        heads = checkpoint.config.get(key)
+        heads = checkpoint.text_config.get(key)
         if isinstance(heads, int) and heads > 0 and matrix.shape[0] % (2 * heads) == 0:
             split = matrix.reshape(heads, 2, matrix.shape[0] // heads // 2, *matrix.shape[1:])
             orders.append(split.swapaxes(1, 2).reshape(-1))

@@ -15,6 +15,7 @@ from typing import Any
 
 from edge.export.gate.replies import Reply, parted_at_near_tie
 from edge.runtimes.chat_template import ChatTemplate
+from edge.runtimes.sight import fitted
 from edge.runtimes.tokenizer import Tokenizer
 
 MAX_TOKENS = 24
@@ -41,7 +42,9 @@ def questions(tokenizer: Tokenizer, template: ChatTemplate | None) -> tuple[Ques
     for row in rows:
         text = str(row["question"])
         asked = (
-            f"Question: {text}\nAnswer:" if template is None else template.render([{"role": "user", "content": text}])
+            f"Question: {text}\nAnswer:"
+            if template is None
+            else template.render(fitted(template, [{"role": "user", "content": text}]))
         )
         out.append(Question(text, tuple(tokenizer.encode(asked)), tuple(row["answers"])))
     return tuple(out)

@@ -52,7 +52,8 @@ def compare(
 
     `source` and `export` give float32 `(n, vocab)` for n tokens. Windows are taken until
     `at_least` positions are compared; a beginning that many windows share counts once.
-    Padding columns beyond `vocab_size` are left out.
+    Padding columns beyond `vocab_size` are left out, and so are positions whose id is below zero:
+    a picture's rows, which are no words.
     """
     import numpy as np
 
@@ -71,14 +72,19 @@ def compare(
         if not finite:
             break
         flat = flat and bool((b.max(axis=1) == b.min(axis=1)).all())
-        kld, top, tie, loss = _positions(a, b, np.asarray(window[start + 1 :]))
+        ids = np.asarray(window)
+        words = ids[start:] >= 0
+        a, b, following = a[words], b[words], np.append(ids[start + 1 :], -1)[words]
+        if not len(a):
+            continue
+        kld, top, tie, loss = _positions(a, b, following)
         error += float(np.square(a - b, dtype=np.float64).sum())
         energy += float(np.square(a, dtype=np.float64).sum())
         klds.append(kld)
         same.append(top)
         near.append(tie)
         losses += loss
-        n_losses += len(window) - start - 1
+        n_losses += int((following >= 0).sum())
         done += len(kld)
         advance(done)
     if not finite or not klds:
@@ -130,8 +136,8 @@ def _positions(a: np.ndarray, b: np.ndarray, following: np.ndarray) -> tuple[Any
         same[i : i + 32] = first == chosen
         near[i : i + 32] = (first != chosen) & (margin < NEAR_TIE_NATS)
         targets = following[i : i + 32]
-        k = np.arange(len(targets))
-        losses -= (p[k, targets].sum(), q[k, targets].sum())
+        k = np.flatnonzero(targets >= 0)
+        losses -= (p[k, targets[k]].sum(), q[k, targets[k]].sum())
     return kld, same, near, losses
 
 

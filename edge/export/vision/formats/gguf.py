@@ -18,6 +18,7 @@ from edge.export.vision.join import bring, joined
 from edge.export.vision.split import Split
 
 FILE = "mmproj.gguf"
+_COMPUTED_BITS = 16  # llama.cpp looks GELU up in a table of 16 bits, whatever the file holds
 _CLASS_TOKEN = (
     "llama.cpp's own CLIP encoder puts the class token in the wrong place (llama.cpp issue 25814): edge encodes "
     "pictures itself; other programs that read mmproj.gguf will see them distorted until that is mended"
@@ -54,7 +55,7 @@ def convert(
         files=(FILE,),
         ledger=entries,
         context_length=1,
-        plan={"type": "f16" if half else "f32"},
+        plan={"type": "f16" if half else "f32", "computed_bits": _COMPUTED_BITS},
         warnings=warnings,
     )
 
