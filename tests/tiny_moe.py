@@ -62,6 +62,17 @@ def write(
         sizes["sliding_window"] = None
     if model_type in ("olmoe", "granitemoe"):
         sizes.pop("head_dim")
+    if model_type == "olmoe":  # as all of them are: as many heads for keys as for queries
+        sizes["num_key_value_heads"] = sizes["num_attention_heads"]
+    if model_type == "qwen3_moe":
+        sizes["norm_topk_prob"] = True
+    if model_type == "granitemoe":
+        sizes |= {
+            "attention_multiplier": 0.25,
+            "residual_multiplier": 0.5,
+            "logits_scaling": 2.0,
+            "embedding_multiplier": 3.0,
+        }
     config = transformers.AutoConfig.for_model(model_type, **sizes)
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)

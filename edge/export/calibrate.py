@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import InputError, UsageError
-from edge.export import cache
+from edge.export import cache, expert_use, experts
 from edge.export.checkpoint import Checkpoint
 from edge.export.progress import Progress, Silent
 from edge.export.reference import load_model
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 WINDOW = 256  # tokens; short windows keep the memory of the reference small
 _TEXT_LIMIT_BYTES = 64 << 20
 _HESSIAN_BYTES = 1 << 30
+_FEWEST_TOKENS = 64  # fewer say nothing about which columns of an expert matter
 _OVERLAP = 24  # tokens in a row that two texts may share: chat templates repeat, sentences do not
 _JUDGED_TRACES = 16  # more than half of the positions that are compared
 _CORPUS = Path(__file__).parent / "corpus"
@@ -122,7 +124,8 @@ def activation_statistics(
 
     Keys are the source's weight names (`model.layers.0.mlp.down_proj.weight`), values float32
     `(in_features,)`. Measured with forward hooks on the source in float32, kept in the cache.
-    This is what llama.cpp calls an importance matrix (llama.cpp, tools/imatrix).
+    This is what llama.cpp calls an importance matrix (llama.cpp, tools/imatrix). An expert's mean is
+    over the tokens that were routed to it; how many those were is under `expert_use.key(layer)`.
     """
     import numpy as np
 
@@ -140,52 +143,54 @@ def activation_statistics(
 def activation_hessians(
     checkpoint: Checkpoint,
     calibration: Calibration,
-    consume: Callable[[str, np.ndarray], None],
+    consume: Callable[[str, np.ndarray | None], None],
     progress: Progress | None = None,
 ) -> None:
     """Hand over, for each input that matrices share, the mean of x x^T over the tokens, float32 `(in, in)`.
 
     `consume(name, hessian)` is called once for every weight name, in the model's order. As many
     layers are measured in one pass as fit `_HESSIAN_BYTES`, so memory stays bounded for any
-    model. Matrices with the same input get the same array.
+    size of model. Matrices with the same input get the same array. An expert's mean is over the tokens
+    that were routed to it; one that saw fewer than `_FEWEST_TOKENS` gets `None`.
     """
     import torch
 
     progress = progress or Silent()
     model = load_model(checkpoint)
-    linear = [(f"{n}.weight", m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
-    groups: list[list[tuple[str, Any]]] = [[]]
+    watched = _watched(model, checkpoint)
+    groups: list[list[_Watched]] = [[]]
     used = 0
-    for name, module in linear:
-        size = 4 * module.in_features**2
-        if used + size > _HESSIAN_BYTES and groups[-1]:
+    for one in watched:
+        if used + one.hessian_bytes > _HESSIAN_BYTES and groups[-1]:
             groups.append([])
             used = 0
-        groups[-1].append((name, module))
-        used += size
+        groups[-1].append(one)
+        used += one.hessian_bytes
     progress.start("measuring activations", len(groups) * len(calibration.windows))
     done = 0
     for group in groups:
         sums: dict[str, Any] = {}
+        counts: dict[str, int] = {}
         # Matrices that are fed the same tensor (queries, keys and values) share one sum.
         shared: dict[str, str] = {}
         seen: tuple[Any, str] | None = None
 
-        def add(name: str, inputs: tuple[Any, ...], sums: Any = sums, shared: Any = shared) -> None:
+        def add(name: str, x: Any, sums: Any = sums, shared: Any = shared, counts: Any = counts) -> None:
             nonlocal seen
             if name in shared:
                 return
-            if seen is not None and seen[0] is inputs[0]:
+            if seen is not None and seen[0] is x:
                 shared[name] = seen[1]
                 return
-            seen = (inputs[0], name)
-            x = inputs[0].detach().reshape(-1, inputs[0].shape[-1])
+            seen = (x, name)
+            x = x.detach().reshape(-1, x.shape[-1])
+            counts[name] = counts.get(name, 0) + len(x)
             if name in sums:
                 sums[name].addmm_(x.T, x)
             else:
                 sums[name] = x.T @ x
 
-        handles = [m.register_forward_pre_hook(lambda _, i, n=name: add(n, i)) for name, m in group]
+        handles = [one.watch(add) for one in group]
         try:
             with torch.inference_mode():
                 for window in calibration.windows:
@@ -196,35 +201,74 @@ def activation_hessians(
             for handle in handles:
                 handle.remove()
         seen = None
-        for name, _ in group:
-            consume(name, (sums[shared.get(name, name)] / calibration.n_tokens).numpy())
+        for name in (name for one in group for name in one.names):
+            kept = shared.get(name, name)
+            n = counts.get(kept, 0)
+            consume(name, (sums[kept] / n).numpy() if n >= _FEWEST_TOKENS else None)
 
 
 def _measure(checkpoint: Checkpoint, calibration: Calibration, progress: Progress) -> dict[str, np.ndarray]:
+    import numpy as np
     import torch
 
     progress.start("calibrating", len(calibration.windows))
     model = load_model(checkpoint)
     sums: dict[str, Any] = {}
+    counts: dict[str, int] = {}
 
-    def hook(name: str) -> Any:
-        def add(_: Any, inputs: tuple[Any, ...]) -> None:
-            squares = inputs[0].detach().reshape(-1, inputs[0].shape[-1]).square().sum(0)
-            sums[name] = sums[name] + squares if name in sums else squares
+    def add(name: str, x: Any) -> None:
+        x = x.detach().reshape(-1, x.shape[-1])
+        squares = x.square().sum(0)
+        sums[name] = sums[name] + squares if name in sums else squares
+        counts[name] = counts.get(name, 0) + len(x)
 
-        return add
-
-    linear = [(n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
-    handles = [module.register_forward_pre_hook(hook(f"{name}.weight")) for name, module in linear]
+    handles = [one.watch(add) for one in _watched(model, checkpoint)]
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), expert_use.counting(model, checkpoint) as tokens:
             for done, window in enumerate(calibration.windows, 1):
                 model(torch.tensor([window]), use_cache=False)
                 progress.advance(done)
     finally:
         for handle in handles:
             handle.remove()
-    return {name: (total / calibration.n_tokens).numpy() for name, total in sums.items()}
+    found = {name: (total / max(1, counts[name])).numpy() for name, total in sums.items()}
+    return found | {expert_use.key(layer): np.stack(rows) for layer, rows in tokens.items()}
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """A module whose inputs are measured: the weights `names` in it, and what their Hessians take.
+
+    `watch(add)` puts a hook on it that calls `add(name, x)` with float32 `(..., in_features)`.
+    """
+
+    names: tuple[str, ...]
+    hessian_bytes: int
+    watch: Callable[[Callable[[str, Any], None]], Any]
+
+
+def _watched(model: Any, checkpoint: Checkpoint) -> list[_Watched]:
+    """Every matrix of the model: linear layers, and the experts' in their stacks, in the model's order."""
+    import torch
+
+    layers = {layer.index: layer for layer in experts.layers(checkpoint)}
+    found = []
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            found.append(_linear(f"{name}.weight", module))
+        elif layers and (layer := expert_use.layer_of(name, module, layers)) is not None:
+            inner, hidden = module.down_proj.shape[2], module.down_proj.shape[1]
+            names = tuple(n for e in range(len(module.down_proj)) for n in layer.keys(e))
+            n_bytes = 4 * len(module.down_proj) * (hidden**2 + inner**2)
+            found.append(_Watched(names, n_bytes, functools.partial(expert_use.watch, module, layer)))
+    return found
+
+
+def _linear(name: str, module: Any) -> _Watched:
+    def watch(add: Callable[[str, Any], None]) -> Any:
+        return module.register_forward_pre_hook(lambda _, inputs: add(name, inputs[0]))
+
+    return _Watched((name,), 4 * module.in_features**2, watch)
 
 
 def _acts(template: ChatTemplate | None) -> bool:

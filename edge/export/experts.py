@@ -41,6 +41,7 @@ NAMINGS: dict[str, Naming] = {
         stacked=("block_sparse_moe.input_linear.weight", "block_sparse_moe.output_linear.weight"),
     ),
 }
+_ALWAYS_NORMALIZED = frozenset({"mixtral", "granitemoe"})
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,13 @@ class Layer:
     @property
     def names(self) -> tuple[str, ...]:
         return (self.router, *(self.stacked or ()), *(name for expert in self.experts for name in expert))
+
+    def keys(self, e: int) -> tuple[str, str, str]:
+        """What to keep about gate, up and down of expert `e` is kept under these: their names, if they have any."""
+        if self.stacked is None:
+            return self.experts[e]
+        both, down = self.stacked
+        return f"{both}#{e}.gate", f"{both}#{e}.up", f"{down}#{e}"
 
 
 def count(config: Mapping[str, Any]) -> int:
@@ -79,7 +87,7 @@ def used(config: Mapping[str, Any]) -> int:
 
 def normalized(config: Mapping[str, Any]) -> bool:
     """Whether the weights of the chosen experts are made to add up to one."""
-    return bool(config.get("norm_topk_prob", False)) if "num_experts" in config else True
+    return config.get("model_type") in _ALWAYS_NORMALIZED or bool(config.get("norm_topk_prob", False))
 
 
 def layers(checkpoint: Checkpoint) -> tuple[Layer, ...]:

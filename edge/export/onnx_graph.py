@@ -50,6 +50,17 @@ class Graph:
         del self.nodes[:]
         self.nodes.extend(out)
 
+    def drop_dead(self) -> None:
+        """Remove nodes whose results nobody reads."""
+        wanted = {o.name for o in self.model.graph.output}
+        alive = []
+        for node in reversed(list(self.nodes)):
+            if wanted & set(node.output):
+                alive.append(node)
+                wanted |= set(node.input)
+        del self.nodes[:]
+        self.nodes.extend(reversed(alive))
+
     def drop_unused(self) -> None:
         """Forget weights that no node reads any more."""
         used = {name for node in self.nodes for name in node.input}

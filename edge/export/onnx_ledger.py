@@ -17,20 +17,22 @@ if TYPE_CHECKING:
 _PARTS = (".blocks", ".scales", ".zero_points")
 
 
-def ledger(checkpoint: Checkpoint, graph: Graph) -> tuple[Entry, ...]:
+def ledger(checkpoint: Checkpoint, graph: Graph, known: tuple[Entry, ...] = ()) -> tuple[Entry, ...]:
     """Where every source tensor went in the float32 graph, by name, each value compared.
 
-    mobius names a packed weight by its sources (`a__b__c__axis_0__concat`) and a turned one with
-    `_t`; a weight of another name is looked for by its values. Raises `EdgeError` naming the
-    tensors when one is lost, used twice or changed.
+    `known` are entries that were made and compared before. mobius names a packed weight by its sources
+    (`a__b__c__axis_0__concat`) and a turned one with `_t`; a weight of another name is looked for by
+    its values. Raises `EdgeError` naming the tensors when one is lost, used twice or changed.
     """
     import numpy as np
 
-    out = []
-    named = {target: _sources(target, checkpoint) for target in graph.weights}
-    nameless = set(checkpoint.tensors) - {name for source in named.values() for name in source}
-    for target, stored in graph.weights.items():
-        source = named[target] or _by_value(stored, nameless, checkpoint)
+    out = list(known)
+    before = {target for entry in known for target in entry.target}
+    named = {target: _sources(target, checkpoint) for target in graph.weights if target not in before}
+    nameless = set(checkpoint.tensors) - {n for e in known for n in e.source} - {n for s in named.values() for n in s}
+    for target, given in named.items():
+        stored = graph.weights[target]
+        source = given or _by_value(stored, nameless, checkpoint)
         if not source:
             out.append(Entry((), (target,), _type(stored), stored.size, stored.nbytes, "fold", "made by the exporter"))
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import EdgeError
-from edge.export import blocks
+from edge.export import blocks, onnx_experts
 from edge.export.blocks import Blocks
 from edge.export.onnx_graph import Graph, constant_matmuls
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _MICROSOFT = "com.microsoft"
+_READERS = {"MatMulNBits": 1, "GatherBlockQuantized": 0}  # which input holds the blocks
 _INT8_COMPUTE = 4  # MatMulNBits' accuracy_level: activations in 8 bits, block by block
 
 
@@ -96,7 +97,7 @@ def halve(graph: Graph) -> None:
     import onnx
 
     float32 = onnx.TensorProto.FLOAT
-    products = {w for _, w, _ in constant_matmuls(graph)}
+    products = {w for _, w, _ in constant_matmuls(graph)} | onnx_experts.float_stacks(graph)
     matrices = products | {n.input[0] for n in graph.nodes if n.op_type == "Gather" and n.input[1] == "input_ids"}
     out: list[Any] = []
     cast: set[str] = set()
@@ -127,16 +128,16 @@ def stored_matrix(graph: Graph, target: str, shape: tuple[int, ...]) -> np.ndarr
 
     base = target.removesuffix(".blocks")
     if f"{base}.blocks" in graph.weights:
-        node = next(n for n in graph.nodes if n.op_type == "MatMulNBits" and n.input[1] == f"{base}.blocks")
-        attributes = {a.name: a.i for a in node.attribute}
         parts = [np.asarray(graph.weights[base + p]) for p in (".blocks", ".scales", ".zero_points")]
+        readers = (n for n in graph.nodes if n.op_type in _READERS and n.input[_READERS[n.op_type]].startswith(base))
+        attributes = {a.name: a.i for a in next(readers).attribute}
         stored = Blocks(parts[0], parts[1], parts[2], attributes["bits"], attributes["block_size"])
-        return stored.dequantize(attributes["K"])
+        return stored.dequantize(shape[1])
     array = graph.weights.get(target)
     if array is None or array.ndim != 2:
         return None
     values = np.asarray(array, np.float32)
-    return values if values.shape == shape else values.T
+    return values.T if target.endswith("_t") or values.shape != shape else values
 
 
 def _store(graph: Graph, weight: str, made: Blocks) -> None:

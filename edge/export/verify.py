@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from edge.bundle import Bundle
 from edge.errors import EdgeError
+from edge.export import experts, families
 from edge.export.artifact import Artifact, Quantization
 from edge.export.calibrate import Calibration
 from edge.export.checkpoint import Checkpoint
 from edge.export.families.lam import shows_tools
-from edge.export.gate import answers, coverage, logits, pictures, text, tool_calls
+from edge.export.gate import answers, coverage, logits, pictures, routing, text, tool_calls
 from edge.export.gate.limits import CLASSES, Limits, limits
 from edge.export.gate.replies import source_replies
 from edge.export.progress import Progress, Silent
@@ -84,7 +85,7 @@ def verify(
     progress = progress or Silent()
     module = load("edge.export.formats", artifact.format)
     asked: Quantization = module.QUANTIZATIONS[artifact.quantization]
-    bound = limits(asked.bits, checkpoint.n_parameters)
+    bound = limits(asked.bits, families.active_parameters(checkpoint))
     record: dict[str, Any] = {"class_bits": asked.bits, "held_out": held_out.source, "limits": vars(bound)}
     failures: list[str] = []
 
@@ -100,7 +101,7 @@ def verify(
     if failures:
         record["logits"] = record["answers"] = _NEEDS_SOUND_TEXT
     else:
-        found = _behaviour(checkpoint, folder, draft, held_out, asked.bits, progress)
+        found = _behaviour(checkpoint, folder, draft, held_out, asked.bits, progress, module)
         failures += found.failures
         record.update(found.record)
         selftest = found.selftest
@@ -125,9 +126,10 @@ def _behaviour(
     held_out: Calibration,
     class_bits: int,
     progress: Progress,
+    module: Any,
 ) -> _Found:
-    """Logits and answers on the runtime that ships."""
-    bound = limits(class_bits, checkpoint.n_parameters)
+    """Logits, experts and answers on the runtime that ships."""
+    bound = limits(class_bits, families.active_parameters(checkpoint))
     tokenizer, template = Tokenizer.load(folder), ChatTemplate.load(folder)
     questions = answers.questions(tokenizer, template)
     asked = tool_calls.cases(tokenizer, template) if template is not None and shows_tools(template) else None
@@ -155,6 +157,18 @@ def _behaviour(
         record: dict[str, Any] = {"logits": vars(compared)}
         if not compared.finite or compared.flat:
             return _Found(failures, {**record, "answers": None}, None)
+        if experts.layers(checkpoint):
+            progress.start("comparing the experts that are chosen")
+            windows = routing.some(held_out.windows)
+            method, chosen = module.router_choices(folder / draft.model_file, checkpoint, windows)
+            record["routing"] = routing.compare(
+                checkpoint,
+                windows,
+                lambda window: routing.source_choices(model.model, checkpoint, window),
+                chosen,
+                method=method,
+            )
+            failures += routing.judge(record["routing"], bound.same_top1)
         progress.start("asking questions", len(questions))
         wanted = source_replies(
             checkpoint, [q.prompt for q in questions], draft.stop_ids, answers.MAX_TOKENS, lambda: model.model
@@ -174,7 +188,7 @@ def _behaviour(
             seeing = Model(folder, draft, session)
             # A runtime that computes the vision part less exactly than the text part is held to what it can do.
             bits = min(CLASSES, key=lambda b: abs(b - min(class_bits, draft.plan["vision"].get("computed_bits", 32))))
-            less = limits(bits, checkpoint.n_parameters)
+            less = limits(bits, families.active_parameters(checkpoint))
             record["pictures"], wrong = pictures.look(
                 checkpoint, model.model, seeing, shown, lambda c: _judge(c, less), less, progress
             )
@@ -363,6 +377,16 @@ def table(record: dict[str, Any]) -> str:
                 "",
             ),
         ]
+    if "routing" in record:
+        chosen = record["routing"]
+        rows.append(
+            (
+                "experts chosen alike",
+                f"{chosen['overlap']:.1%}",
+                f">= {bound['same_top1']:.1%}",
+                f"{chosen['decisions']:,} decisions; by chance {chosen['by_chance']:.0%}",
+            )
+        )
     if isinstance(record["answers"], dict):
         kept = record["answers"]
         rows.append(

@@ -148,18 +148,31 @@ def quantize(
         )
     require("llama_cpp", extra=EXTRA, purpose="quantizing a GGUF file")
     importance: dict[str, np.ndarray] = {}
+    routed: dict[str, Any] = {}
+    starved: list[str] = []
     if calibration is not None and kind.calibrated:
+        from edge.export import expert_use
         from edge.export.calibrate import activation_statistics
 
-        importance = _by_target(artifact.ledger, activation_statistics(checkpoint, calibration, progress))
+        statistics = activation_statistics(checkpoint, calibration, progress)
+        importance = _by_target(artifact.ledger, statistics) | _of_experts(checkpoint, statistics)
+        routed, starved = expert_use.report(expert_use.tokens(statistics, checkpoint))
     progress.start(f"quantizing to {quantization}", len(artifact.ledger))
     log = _run_quantizer(artifact.path, path, quantization, importance, progress)
-    plan = (
+    plan: dict[str, Any] = (
         {"importance_matrix": {"matrices": len(importance), "calibration": calibration.sha256}}
         if calibration and importance
         else {}
     )
-    return _account(replace(artifact, folder=Path(folder), plan={**artifact.plan, **plan}), kind, log, set(importance))
+    if routed:
+        plan["experts"] = routed
+    made = replace(
+        artifact,
+        folder=Path(folder),
+        plan={**artifact.plan, **plan},
+        warnings=(*artifact.warnings, *starved),
+    )
+    return _account(made, kind, log, set(importance))
 
 
 def inspect(path: Path) -> dict[str, Any]:
@@ -223,6 +236,15 @@ def weight_errors(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[tuple[
         yield entry.source[0], min(float(np.linalg.norm(values - o)) for o in orders) / size
 
 
+def router_choices(
+    path: Path, checkpoint: Checkpoint, windows: Sequence[Sequence[int]]
+) -> tuple[str, Iterator[Mapping[int, np.ndarray]]]:
+    """What the file's routers choose for each token of each window, and how that is known."""
+    from edge.export import llama_cpp_routing
+
+    return llama_cpp_routing.METHOD, llama_cpp_routing.choices(path, checkpoint, windows)
+
+
 def _rotary_orders(matrix: np.ndarray, checkpoint: Checkpoint) -> list[np.ndarray]:
     """The matrix with its rows as llama.cpp orders queries and keys, for either number of heads."""
     orders = []
@@ -270,6 +292,26 @@ def _by_target(ledger: tuple[Entry, ...], statistics: Mapping[str, np.ndarray]) 
     for entry in ledger:
         if len(entry.source) == len(entry.target) == 1 and entry.source[0] in statistics:
             out[entry.target[0]] = statistics[entry.source[0]]
+    return out
+
+
+def _of_experts(checkpoint: Checkpoint, statistics: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Importance of the merged matrices of experts: one row of columns after the other, `(experts * columns,)`.
+
+    Columns of an expert that was never chosen count alike, as llama.cpp's own tool has it.
+    """
+    import numpy as np
+
+    from edge.export import experts
+
+    out = {}
+    for layer in experts.layers(checkpoint):
+        for part, kind in enumerate(("gate", "up", "down")):
+            rows = [statistics.get(layer.keys(e)[part]) for e in range(experts.count(checkpoint.config))]
+            measured = next((r for r in rows if r is not None), None)
+            if measured is not None:
+                each = [np.ones_like(measured) if r is None else r for r in rows]
+                out[f"blk.{layer.index}.ffn_{kind}_exps.weight"] = np.concatenate(each)
     return out
 
 

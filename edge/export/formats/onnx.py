@@ -6,7 +6,7 @@ edge export SOURCE --format onnx --quant int4
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -101,7 +101,7 @@ def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progre
     Raises `EdgeError` when mobius cannot build the architecture, or when a tensor was lost or
     changed on the way.
     """
-    from edge.export import mobius_run, onnx_graph, onnx_rotary, onnx_windows
+    from edge.export import mobius_run, onnx_experts, onnx_graph, onnx_rotary, onnx_windows
     from edge.export.onnx_ledger import ledger
 
     require("mobius", extra="export", purpose="converting to ONNX")
@@ -114,7 +114,7 @@ def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progre
     onnx_rotary.restore(graph, checkpoint, context_length)
     onnx_windows.restore(graph, checkpoint, context_length)
     progress.start("comparing every tensor with its source")
-    entries = ledger(checkpoint, graph)
+    entries = ledger(checkpoint, graph, onnx_experts.fuse(graph, checkpoint, built / "experts"))
     progress.start("writing the ONNX file")
     files = _write(graph, folder, "fp32", checkpoint, built / "genai_config.json", context_length)
     mobius_run.remove(built)
@@ -194,11 +194,17 @@ def _quantize_matrices(
     progress: Progress,
 ) -> int:
     """Replace every product with a constant matrix by one with blocks; how many there were."""
-    from edge.export import onnx_graph, onnx_nodes
+    from edge.export import experts, onnx_experts, onnx_graph, onnx_nodes
     from edge.export.calibrate import activation_hessians
 
     source_of = {target: e.source for e in artifact.ledger for target in e.target}
     products = {weight: (node, turned) for node, weight, turned in onnx_graph.constant_matmuls(graph)}
+    # A router is small, and what it decides is not a little wrong but another expert: it stays in float32.
+    routers = {layer.router for layer in experts.layers(checkpoint)}
+    products = {w: product for w, product in products.items() if not routers & set(source_of.get(w, ()))}
+    experts_waiting = onnx_experts.Waiting(
+        graph, checkpoint, bits=plan.bits, block_size=plan.block, method=plan.method if plan.bits < 8 else "rtn"
+    )
     # Packed matrices have one input, so any of their sources' Hessians is theirs.
     waiting = {source_of[w][0]: w for w in products if source_of.get(w)}
     head = "lm_head.weight"
@@ -210,6 +216,8 @@ def _quantize_matrices(
 
     def one(name: str, hessian: np.ndarray | None) -> None:
         nonlocal done
+        if experts_waiting.take(name, hessian):
+            return
         weight = waiting.pop(name, None)
         if weight is None:
             return
@@ -233,6 +241,8 @@ def _quantize_matrices(
     for name in list(waiting):
         one(name, None)
         progress.advance(done)
+    experts_waiting.rest()
+    done += experts_waiting.done
     if not done:
         raise EdgeError("nothing was quantized: this graph has no product with a constant matrix")
     onnx_nodes.quantize_embedding(graph, bits=plan.head_bits, block_size=plan.head_block)
@@ -250,18 +260,28 @@ def weight_errors(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[tuple[
     """For every matrix: its first source tensor and the relative error of what is stored."""
     import numpy as np
 
-    from edge.export import onnx_graph, onnx_nodes
+    from edge.export import onnx_experts, onnx_graph, onnx_nodes
     from edge.export.onnx_ledger import source_matrix
 
     graph = onnx_graph.load(artifact.path)
+    yield from onnx_experts.weight_errors(graph, checkpoint)
     for entry in artifact.ledger:
-        if not entry.source or not entry.target:
+        if not entry.source or not entry.target or ".mlp.experts." in entry.target[0]:
             continue
         wanted = source_matrix(checkpoint, entry.source)
         found = onnx_nodes.stored_matrix(graph, entry.target[0], wanted.shape)
         if found is not None and wanted.ndim == 2:
             size = float(np.linalg.norm(wanted)) or 1.0
             yield entry.source[0], float(np.linalg.norm(found - wanted)) / size
+
+
+def router_choices(
+    path: Path, checkpoint: Checkpoint, windows: Sequence[Sequence[int]]
+) -> tuple[str, Iterator[Mapping[int, np.ndarray]]]:
+    """What the file's routers choose for each token of each window, and how that is known."""
+    from edge.export import onnx_routing
+
+    return onnx_routing.METHOD, onnx_routing.choices(path, checkpoint, windows)
 
 
 def _write(
