@@ -22,6 +22,10 @@ def convert(checkpoint: Path, folder: Path, context_length: int, prefills: list[
     _stand_in_for_tensorflow()
     from litert_torch.generative.export_hf import export
 
+    from edge.export import experts, litert_experts
+    from edge.export.source import open_source
+
+    mixture = experts.layers(open_source(str(checkpoint)))
     export.export(
         model=str(checkpoint),
         output_dir=str(folder),
@@ -32,6 +36,7 @@ def convert(checkpoint: Path, folder: Path, context_length: int, prefills: list[
         keep_temporary_files=True,
         export_vision_encoder=False,
         export_audio_encoder=False,
+        **({"moe_exports_implementation": litert_experts.IMPLEMENTATION} if mixture else {}),
     )
     path = folder / "model.tflite"
     if path.stat().st_size < _RENAMED_BYTES:
@@ -112,11 +117,19 @@ def _rename(path: Path, checkpoint: Path) -> None:
 
 def _names_by_value(checkpoint: Path) -> dict[str, list[str]]:
     """Fingerprint of every float32 value -> the tensors of the checkpoint that have it."""
+    from edge.export import litert_experts
     from edge.export.source import open_source
 
+    source = open_source(str(checkpoint))
     found: dict[str, list[str]] = {}
-    for name, array in open_source(str(checkpoint)).items():
-        found.setdefault(_fingerprint(array.shape, array.tobytes()), []).append(name)
+    for matrix in litert_experts.matrices(source):
+        array = matrix.read(source)
+        found.setdefault(_fingerprint(array.shape, array.tobytes()), []).append(matrix.name)
+    inside = {name for sources, _ in litert_experts.sources(source) for name in sources}
+    for name in source.tensors:
+        if name not in inside:
+            array = source.read(name)
+            found.setdefault(_fingerprint(array.shape, array.tobytes()), []).append(name)
     return found
 
 

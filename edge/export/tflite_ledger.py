@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.errors import EdgeError
+from edge.export import litert_experts
 from edge.export.artifact import Entry
 from edge.export.checkpoint import Checkpoint
 from edge.readers.tflite import TfliteHeader, TfliteTensor, read
@@ -26,7 +27,17 @@ def ledger(checkpoint: Checkpoint, path: Path) -> tuple[Entry, ...]:
 
     header = read(path)
     out = []
+    of_experts = {m.name: m for m in litert_experts.matrices(checkpoint)}
+    stored: dict[str, TfliteTensor] = {}
     for tensor in header.constants().values():
+        if tensor.name in of_experts:
+            if not np.array_equal(values(path, header, tensor), of_experts[tensor.name].read(checkpoint)):
+                raise EdgeError(
+                    f"{of_experts[tensor.name].keys[0]} changed on the way to TFLite: {tensor.name} holds other values",
+                    hint="this architecture is not converted faithfully; nothing was written",
+                )
+            stored[tensor.name] = tensor
+            continue
         if tensor.name not in checkpoint.tensors:
             note = "made by the exporter"
             out.append(Entry((), (tensor.name,), tensor.type, _count(tensor), tensor.n_bytes, "fold", note))
@@ -37,6 +48,11 @@ def ledger(checkpoint: Checkpoint, path: Path) -> tuple[Entry, ...]:
                 hint="this architecture is not converted faithfully; nothing was written",
             )
         out.append(Entry((tensor.name,), (tensor.name,), tensor.type, _count(tensor), tensor.n_bytes))
+    for source, target in litert_experts.sources(checkpoint):
+        found = [stored[name] for name in target if name in stored]
+        if len(found) == len(target):
+            n_elements, n_bytes = sum(map(_count, found)), sum(t.n_bytes for t in found)
+            out.append(litert_experts.entry(source, target, found[0].type, n_elements, n_bytes))
     counts = Counter(name for entry in out for name in entry.source)
     lost = sorted(set(checkpoint.tensors) - set(counts))
     for name in list(lost):

@@ -5,7 +5,7 @@ edge export SOURCE --format tflite --quant 8bit
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +16,8 @@ from edge.export.checkpoint import Checkpoint
 from edge.export.progress import Progress, Silent
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from edge.export.calibrate import Calibration
 
 EXTRA = "tflite"
@@ -40,10 +42,13 @@ class _Plan(NamedTuple):
     eight: str = ""
 
 
+# A router is small, and what it decides is not a little wrong but another expert: it stays in float32.
+_ROUTERS = r".*(mlp\.gate|block_sparse_moe\.gate|router\.layer)(#\d+)?$"
+
 _PLANS: dict[str, _Plan] = {
     "int8-weights": _Plan(8, 0, False, "rtn"),
     "int8": _Plan(8, 0, True, "rtn"),
-    "int4-mixed": _Plan(4, 32, True, "gptq", r"self_attn|down_proj|embed_tokens|lm_head|/logits"),
+    "int4-mixed": _Plan(4, 32, True, "gptq", r"self_attn|down_proj|experts\.\d+\.down|embed_tokens|lm_head|/logits"),
     "int4": _Plan(4, 32, True, "gptq"),
     "int4-rtn": _Plan(4, 32, True, "rtn"),
 }
@@ -167,15 +172,31 @@ def weight_errors(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[tuple[
     """For every matrix: its source tensor and the relative error of what is stored."""
     import numpy as np
 
-    from edge.export.tflite_ledger import values
+    from edge.export import litert_experts
+    from edge.export.tflite_ledger import base_name, values
     from edge.readers.tflite import read
 
     header = read(artifact.path)
+    of_experts = {m.name: m for m in litert_experts.matrices(checkpoint)}
     for tensor in header.constants().values():
+        if (matrix := of_experts.get(base_name(tensor))) is not None:
+            wanted = matrix.read(checkpoint)
+            size = float(np.linalg.norm(wanted)) or 1.0
+            yield matrix.keys[0], float(np.linalg.norm(values(artifact.path, header, tensor) - wanted)) / size
+            continue
         if tensor.name in checkpoint.tensors and len(tensor.shape) == 2:
             wanted = checkpoint.read(tensor.name)
             size = float(np.linalg.norm(wanted)) or 1.0
             yield tensor.name, float(np.linalg.norm(values(artifact.path, header, tensor) - wanted)) / size
+
+
+def router_choices(
+    path: Path, checkpoint: Checkpoint, windows: Sequence[Sequence[int]]
+) -> tuple[str, Iterator[Mapping[int, np.ndarray]]]:
+    """What the file's routers choose for each token of each window, and how that is known."""
+    from edge.export import litert_routing
+
+    return litert_routing.METHOD, litert_routing.choices(path, checkpoint, windows)
 
 
 def _recipe(plan: _Plan) -> list[dict[str, Any]]:
@@ -183,7 +204,7 @@ def _recipe(plan: _Plan) -> list[dict[str, Any]]:
     rules = [(".*", plan.bits, plan.block)]
     if plan.eight:
         rules.append((f".*({plan.eight}).*", 8, 0))
-    return [
+    made: list[dict[str, Any]] = [
         {
             "regex": regex,
             "operation": operation,
@@ -204,16 +225,21 @@ def _recipe(plan: _Plan) -> list[dict[str, Any]]:
         for regex, bits, block in rules
         for operation in ("FULLY_CONNECTED", "EMBEDDING_LOOKUP")
     ]
+    made.append({"regex": _ROUTERS, "operation": "FULLY_CONNECTED", "algorithm_key": "no_quantize", "op_config": {}})
+    return made
 
 
 def _calibrate(path: Path, checkpoint: Checkpoint, plan: _Plan, calibration: Calibration, progress: Progress) -> int:
     """Write better blocks over those that the quantizer rounded; how many matrices."""
+    from edge.export import litert_experts
     from edge.export.blocks import quantize as blocks_of
     from edge.export.calibrate import activation_hessians
     from edge.export.tflite_ledger import base_name, scales_of
     from edge.readers.tflite import rewrite
 
     done = 0
+    # Gate and up are fed the same, so that what calibration says about gate holds for both.
+    of_experts = {m.keys[0]: m for m in litert_experts.matrices(checkpoint)}
 
     def change(header: Any, data: Any) -> None:
         matrices = {base_name(t): t for t in header.constants().values() if t.type == "int4"}
@@ -221,12 +247,20 @@ def _calibrate(path: Path, checkpoint: Checkpoint, plan: _Plan, calibration: Cal
 
         def one(name: str, hessian: Any) -> None:
             nonlocal done
-            stored = embedding if name not in matrices and name.endswith("lm_head.weight") else name
+            expert = of_experts.get(name)
+            stored = (
+                expert.name
+                if expert
+                else embedding
+                if name not in matrices and name.endswith("lm_head.weight")
+                else name
+            )
             tensor = matrices.get(stored or "")
             scales = scales_of(header, tensor) if tensor else None
             if tensor is None or scales is None:
                 return
-            made = blocks_of(checkpoint.read(tensor.name), plan.bits, plan.block, "gptq", hessian, symmetric=True)
+            matrix = expert.read(checkpoint) if expert else checkpoint.read(tensor.name)
+            made = blocks_of(matrix, plan.bits, plan.block, "gptq", hessian, symmetric=True)
             data[scales.offset : scales.offset + scales.n_bytes] = made.scales.astype("<f2").tobytes()
             # The blocks' codes are 0 to 15 around 8; TFLite's are -8 to 7.
             data[tensor.offset : tensor.offset + tensor.n_bytes] = (made.data.reshape(-1) ^ 0x88).tobytes()

@@ -21,7 +21,7 @@ from edge.export.checkpoint import Checkpoint
 if TYPE_CHECKING:
     import numpy as np
 
-POSITIONS = 512
+POSITIONS = 256
 
 Choices = Mapping[int, "np.ndarray"]  # layer -> experts of each token, (tokens, used)
 
