@@ -43,7 +43,7 @@ class _Plan(NamedTuple):
 
 
 # A router is small, and what it decides is not a little wrong but another expert: it stays in float32.
-_ROUTERS = r".*(mlp\.gate|block_sparse_moe\.gate|router\.layer)(#\d+)?$"
+_ROUTERS = r".*(mlp\.gate|block_sparse_moe\.gate|router\.layer)(#\d+)?(;|$)"
 
 _PLANS: dict[str, _Plan] = {
     "int8-weights": _Plan(8, 0, False, "rtn"),
