@@ -18,18 +18,33 @@ from edge.export.checkpoint import Checkpoint
 _TIMEOUT_S = 6 * 3600
 
 
-def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, prefills: Sequence[int]) -> str:
+def convert(
+    checkpoint: Checkpoint, folder: Path, *, context_length: int, prefills: Sequence[int], embedder: bool = False
+) -> str:
     """Write `folder/model.tflite` in float32; litert-torch's version.
 
+    With `embedder`, the token embedding is in `folder/embedder.tflite`, and the model takes embeddings.
     Raises `EdgeError` with the last line of what the converter said when it fails.
     """
     sizes = ",".join(map(str, prefills))
-    said = _worker("convert", checkpoint.folder, folder, context_length, sizes)
-    if said is not None or not (folder / "model.tflite").is_file():
+    said = _worker("convert", checkpoint.folder, folder, context_length, sizes, "embedder" if embedder else "whole")
+    wanted = ["model.tflite", *(["embedder.tflite"] if embedder else [])]
+    if said is not None or not all((folder / name).is_file() for name in wanted):
         preflight.refuse_full_disk(folder)
         raise EdgeError(
             f"litert-torch cannot convert {checkpoint.name} ({checkpoint.model_type}): {said or 'it wrote no file'}",
             hint="free memory if it is that; or choose another format",
+        )
+    return metadata.version("litert-torch")
+
+
+def vision(checkpoint: Checkpoint, target: Path, side: int) -> str:
+    """Write the vision part, for pictures of `side` x `side`, in float32; litert-torch's version."""
+    said = _worker("vision", checkpoint.folder, target, side)
+    if said is not None or not target.is_file():
+        raise EdgeError(
+            f"litert-torch cannot convert the vision part of {checkpoint.name}: {said or 'it wrote no file'}",
+            hint="free memory or disk space if it is that; or choose another format",
         )
     return metadata.version("litert-torch")
 

@@ -1,6 +1,7 @@
 """What runs in a process of its own: litert-torch and the LiteRT quantizer, which print, and keep memory.
 
-python -m edge.export.litert_worker convert CHECKPOINT FOLDER CONTEXT PREFILL,PREFILL
+python -m edge.export.litert_worker convert CHECKPOINT FOLDER CONTEXT PREFILL,PREFILL [embedder|whole]
+python -m edge.export.litert_worker vision CHECKPOINT TO SIDE
 python -m edge.export.litert_worker quantize FROM TO RECIPE.json
 """
 
@@ -17,8 +18,11 @@ from typing import Any
 _RENAMED_BYTES = 1_800_000_000  # a FlatBuffer with everything inside ends at 2 GiB
 
 
-def convert(checkpoint: Path, folder: Path, context_length: int, prefills: list[int]) -> None:
-    """Write `folder/model.tflite` in float32, its weights named as in the checkpoint."""
+def convert(checkpoint: Path, folder: Path, context_length: int, prefills: list[int], embedder: bool) -> None:
+    """Write `folder/model.tflite` in float32, its weights named as in the checkpoint.
+
+    With `embedder`, the token embedding is in `folder/embedder.tflite`, and the model takes embeddings.
+    """
     _stand_in_for_tensorflow()
     from litert_torch.generative.export_hf import export
 
@@ -37,10 +41,27 @@ def convert(checkpoint: Path, folder: Path, context_length: int, prefills: list[
         export_vision_encoder=False,
         export_audio_encoder=False,
         **({"moe_exports_implementation": litert_experts.IMPLEMENTATION} if mixture else {}),
+        externalize_embedder=embedder,
     )
-    path = folder / "model.tflite"
-    if path.stat().st_size < _RENAMED_BYTES:
-        _rename(path, checkpoint)
+    for path in folder.glob("*.tflite"):
+        if path.stat().st_size < _RENAMED_BYTES:
+            _rename(path, checkpoint)
+
+
+def vision(checkpoint: Path, target: Path, side: int) -> None:
+    """Write the vision part of the checkpoint as `target`: pictures of `side` x `side` to features, in float32."""
+    _stand_in_for_tensorflow()
+    import litert_torch
+    import torch
+
+    from edge.export.reference import load_model
+    from edge.export.source import open_source
+    from edge.export.vision.tower import tower
+
+    opened = open_source(str(checkpoint))
+    litert_torch.convert(tower(load_model(opened)), (torch.zeros(1, 3, side, side),)).export(str(target))
+    if target.stat().st_size < _RENAMED_BYTES:
+        _rename(target, checkpoint)
 
 
 def quantize(source: Path, target: Path, recipe: Path) -> None:
@@ -140,6 +161,9 @@ def _fingerprint(shape: Any, data: bytes) -> str:
 if __name__ == "__main__":
     verb, *rest = sys.argv[1:]
     if verb == "convert":
-        convert(Path(rest[0]), Path(rest[1]), int(rest[2]), [int(n) for n in rest[3].split(",")])
+        sizes = [int(n) for n in rest[3].split(",")]
+        convert(Path(rest[0]), Path(rest[1]), int(rest[2]), sizes, rest[4] == "embedder")
+    elif verb == "vision":
+        vision(Path(rest[0]), Path(rest[1]), int(rest[2]))
     else:
         quantize(Path(rest[0]), Path(rest[1]), Path(rest[2]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,21 +18,21 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def ledger(checkpoint: Checkpoint, path: Path) -> tuple[Entry, ...]:
+def ledger(checkpoint: Checkpoint, path: Path, embedder: Path | None = None) -> tuple[Entry, ...]:
     """Where every source tensor went in the float32 file, each value compared.
 
     Weights carry their source's name; what litert-torch turned or packed is found by its values.
+    A token embedding in a file of its own may be there once more, as the head of the model.
     Raises `EdgeError` naming the tensors when one is lost, used twice or changed.
     """
     import numpy as np
 
-    header = read(path)
-    out = []
+    out: list[Entry] = []
     of_experts = {m.name: m for m in litert_experts.matrices(checkpoint)}
     stored: dict[str, TfliteTensor] = {}
-    for tensor in header.constants().values():
+    for label, file, header, tensor in _constants(path, embedder):
         if tensor.name in of_experts:
-            if not np.array_equal(values(path, header, tensor), of_experts[tensor.name].read(checkpoint)):
+            if not np.array_equal(values(file, header, tensor), of_experts[tensor.name].read(checkpoint)):
                 raise EdgeError(
                     f"{of_experts[tensor.name].keys[0]} changed on the way to TFLite: {tensor.name} holds other values",
                     hint="this architecture is not converted faithfully; nothing was written",
@@ -40,14 +41,21 @@ def ledger(checkpoint: Checkpoint, path: Path) -> tuple[Entry, ...]:
             continue
         if tensor.name not in checkpoint.tensors:
             note = "made by the exporter"
-            out.append(Entry((), (tensor.name,), tensor.type, _count(tensor), tensor.n_bytes, "fold", note))
+            out.append(Entry((), (label,), tensor.type, _count(tensor), tensor.n_bytes, "fold", note))
             continue
-        if not np.array_equal(values(path, header, tensor), checkpoint.read(tensor.name)):
+        if not np.array_equal(values(file, header, tensor), checkpoint.read(tensor.name)):
             raise EdgeError(
                 f"{tensor.name} changed on the way to TFLite: it holds other values",
                 hint="this architecture is not converted faithfully; nothing was written",
             )
-        out.append(Entry((tensor.name,), (tensor.name,), tensor.type, _count(tensor), tensor.n_bytes))
+        entry = Entry((tensor.name,), (label,), tensor.type, _count(tensor), tensor.n_bytes)
+        head = next((i for i, e in enumerate(out) if file == embedder and e.source == entry.source), None)
+        if head is None:
+            out.append(entry)
+        else:
+            note = "the head of the model, and once more in the token embedding's file"
+            n, size = 2 * entry.n_elements, 2 * entry.n_bytes
+            out[head] = replace(out[head], target=(*out[head].target, label), n_elements=n, n_bytes=size, note=note)
     for source, target in litert_experts.sources(checkpoint):
         found = [stored[name] for name in target if name in stored]
         if len(found) == len(target):
@@ -69,12 +77,21 @@ def ledger(checkpoint: Checkpoint, path: Path) -> tuple[Entry, ...]:
     return tuple(out)
 
 
-def with_types(entries: tuple[Entry, ...], path: Path) -> tuple[Entry, ...]:
+def _constants(path: Path, embedder: Path | None) -> Iterator[tuple[str, Path, TfliteHeader, TfliteTensor]]:
+    """Every constant with a name that no other file's has, its file, and what that says."""
+    for file in (path, embedder):
+        if file is not None:
+            header = read(file)
+            for tensor in header.constants().values():
+                yield f"{file.name}/{tensor.name}" if file == embedder else tensor.name, file, header, tensor
+
+
+def with_types(entries: tuple[Entry, ...], path: Path, embedder: Path | None = None) -> tuple[Entry, ...]:
     """The same account for a file in which matrices were quantized."""
-    header = read(path)
     found: dict[str, list[tuple[TfliteTensor, TfliteTensor | None]]] = {}
-    for tensor in header.constants().values():
-        found.setdefault(base_name(tensor), []).append((tensor, scales_of(header, tensor)))
+    for label, _, header, tensor in _constants(path, embedder):
+        name = label.removesuffix(tensor.name) + base_name(tensor)
+        found.setdefault(name, []).append((tensor, scales_of(header, tensor)))
     out = []
     for entry in entries:
         stored = [pair for target in entry.target for pair in found.get(target, ())]

@@ -1,9 +1,10 @@
 """The two ways to run a TFLite decoder: LiteRT's compiled model, and the interpreter where that is all there is.
 
-Both run a signature on token ids, positions and a mask, keep the KV cache, and give the logits of
-`decode`. Measured on SmolLM2-135M with 2,048 positions: the interpreter copies the whole cache in
-and out at every token (14 tok/s in float32); the compiled model is given the same buffers as inputs
-and outputs (38 tok/s), which the graph's DYNAMIC_UPDATE_SLICE then updates in place.
+Both run a signature on token ids (or embeddings, for a model that sees), positions and a mask, keep
+the KV cache, and give the logits of `decode`. Measured on SmolLM2-135M with 2,048 positions: the
+interpreter copies the whole cache in and out at every token (14 tok/s in float32); the compiled
+model is given the same buffers as inputs and outputs (38 tok/s), which the graph's
+DYNAMIC_UPDATE_SLICE then updates in place.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _PACKED_FILES = 4  # of the most recently used models; each is as large as its m
 class Runner(Protocol):
     """Runs one signature; `logits` float32 `(vocab,)` for `decode`, nothing for a prefill."""
 
-    def run(self, signature: str, ids: np.ndarray, positions: np.ndarray, mask: np.ndarray) -> np.ndarray | None: ...
+    def run(self, signature: str, given: np.ndarray, positions: np.ndarray, mask: np.ndarray) -> np.ndarray | None: ...
 
     def close(self) -> None: ...
 
@@ -86,21 +87,22 @@ class CompiledRunner:
             raise InputError(f"LiteRT cannot load {path}: {failed or log.reason():.300}", hint="export it again")
         self._open |= {"model": model, "inputs": self._inputs, "outputs": self._outputs, "environment": environment}
         self._n_logits = decode.outputs["logits"].shape[-1]
+        self._given = given_input(decode)
 
     def close(self) -> None:
         _close_quietly(self._open)
 
-    def run(self, signature: str, ids: np.ndarray, positions: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
+    def run(self, signature: str, given: np.ndarray, positions: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
         import numpy as np
 
         inputs, outputs = self._inputs[signature], self._outputs[signature]
-        inputs["tokens"].write(ids)
+        inputs[self._given].write(given)
         inputs["input_pos"].write(positions)
         inputs["mask"].write(mask)
         try:
             self._open["model"].run_by_name(signature, inputs, outputs)
         except RuntimeError as err:
-            raise _failed(err) from None
+            raise failed(err) from None
         found: np.ndarray | None = outputs["logits"].read(self._n_logits, np.float32) if "logits" in outputs else None
         return found
 
@@ -120,17 +122,18 @@ class InterpreterRunner:
                 failed = str(err)
         if failed is not None:
             raise InputError(f"the TFLite interpreter cannot load {path}: {failed or log.reason():.300}")
+        self._given = given_input(signatures["decode"])
         self._cache = {
             name: np.zeros(tensor.shape, np.float32)
             for name, tensor in signatures["decode"].inputs.items()
             if name.startswith(CACHE_PREFIX)
         }
 
-    def run(self, signature: str, ids: np.ndarray, positions: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
+    def run(self, signature: str, given: np.ndarray, positions: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
         try:
-            found = self._runners[signature](tokens=ids, input_pos=positions, mask=mask, **self._cache)
+            found = self._runners[signature](**{self._given: given}, input_pos=positions, mask=mask, **self._cache)
         except (RuntimeError, ValueError) as err:
-            raise _failed(err) from None
+            raise failed(err) from None
         self._cache = {name: found[name] for name in self._cache}
         return found["logits"].reshape(-1) if "logits" in found else None
 
@@ -152,7 +155,24 @@ def _end_quietly() -> None:
     atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2))
 
 
-def _failed(err: Exception) -> EdgeError:
+def given_input(decode: Signature) -> str:
+    """What a decoder is given: `tokens`, or `embeddings` if its token embedding is in a file of its own."""
+    return "embeddings" if "embeddings" in decode.inputs else "tokens"
+
+
+def open_signature(path: Path, key: str, *, threads: int) -> Any:
+    """One signature of a file as a function, by the interpreter. Raises `InputError` when it does not load."""
+    with native_stderr.captured() as log:
+        try:
+            return interpreter_class()(model_path=str(path), num_threads=threads).get_signature_runner(key)
+        except (RuntimeError, ValueError) as err:
+            reason = str(err)
+    raise InputError(
+        f"the TFLite interpreter cannot load {path}: {reason or log.reason():.300}", hint="export it again"
+    )
+
+
+def failed(err: Exception) -> EdgeError:
     reason = (str(err).splitlines() or ["it gave no reason"])[0][:300]
     return EdgeError(f"LiteRT failed: {reason}", hint="check the bundle with: edge inspect BUNDLE --check")
 

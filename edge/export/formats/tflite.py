@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edge.export.calibrate import Calibration
 
 EXTRA = "tflite"
+EMBEDDER = "embedder.tflite"  # of a model that sees: its decoder takes embeddings
 KV_ELEMENT_BYTES = 4
 
 # Tokens that one prefill takes. Two sizes: short turns do not pay for a long one, and every size
@@ -99,18 +100,23 @@ def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progre
     folder = Path(folder)
     progress.start("building the TFLite graph (a minute for each prefill size)")
     prefills = [size for size in PREFILLS if size < context_length]
-    version = litert_run.convert(checkpoint, folder, context_length=context_length, prefills=prefills)
+    version = litert_run.convert(
+        checkpoint, folder, context_length=context_length, prefills=prefills, embedder=checkpoint.sees
+    )
+    files = ("model.tflite", EMBEDDER) if checkpoint.sees else ("model.tflite",)
     for extra in folder.iterdir():
-        if extra.name != "model.tflite":
+        if extra.name not in files:
             extra.unlink()
+    embedder = folder / EMBEDDER if checkpoint.sees else None
     progress.start("comparing every tensor with its source")
     return Artifact(
         format="tflite",
         quantization="fp32",
         folder=folder,
         model_file="model.tflite",
-        files=("model.tflite",),
-        ledger=tflite_ledger.ledger(checkpoint, folder / "model.tflite"),
+        files=files,
+        parts={"embedding": EMBEDDER} if embedder else {},
+        ledger=tflite_ledger.ledger(checkpoint, folder / "model.tflite", embedder),
         context_length=context_length,
         plan={"type": "fp32", "prefills": prefills},
         tools={"litert-torch": version},
@@ -138,13 +144,17 @@ def quantize(
     target = Path(folder) / artifact.model_file
     tools = dict(artifact.tools)
     plan: dict[str, Any] = {"type": quantization}
+    embedder = Path(folder) / EMBEDDER if "embedding" in artifact.parts else None
     if kind.bits == 32:
-        link(artifact.path, target)
+        for name in artifact.files:
+            link(artifact.folder / name, Path(folder) / name)
     else:
         require("ai_edge_quantizer", extra="export", purpose="quantizing to TFLite")
         chosen = _PLANS[quantization]
         progress.start("quantizing")
         tools["ai-edge-quantizer"] = litert_run.quantize(artifact.path, target, _recipe(chosen))
+        if embedder:
+            litert_run.quantize(artifact.folder / EMBEDDER, embedder, _recipe(chosen))
         plan |= chosen._asdict()
         if chosen.method == "gptq" and calibration is not None:
             plan |= {"matrices": _calibrate(target, checkpoint, chosen, calibration, progress)}
@@ -155,7 +165,7 @@ def quantize(
         artifact,
         quantization=quantization,
         folder=Path(folder),
-        ledger=tflite_ledger.with_types(artifact.ledger, target),
+        ledger=tflite_ledger.with_types(artifact.ledger, target, embedder),
         plan={**artifact.plan, **plan},
         tools=tools,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from edge.errors import EdgeError
@@ -21,8 +21,9 @@ def account(
     """One entry for every vision tensor and every stored array of a float32 file.
 
     An array is the tensor with the same values, as they are or turned. A tensor whose values are
-    stored for another one already is a `tie`; one that the features do not depend on is dropped
-    with the reason. Raises `EdgeError` naming the tensors that are lost.
+    stored for another one already is a `tie`; a layer norm's weight and bias may be multiplied into
+    the matrices behind it (`fold`, recomputed and compared); one that the features do not depend
+    on is dropped with the reason. Raises `EdgeError` naming the tensors that are lost.
     """
     import numpy as np
 
@@ -30,21 +31,22 @@ def account(
     for name in vision:
         waiting.setdefault(_print(checkpoint.read(name)), []).append(name)
     seen: set[str] = set()
+    strange: dict[str, np.ndarray] = {}
     out = []
     for target, array in stored:
         values = np.asarray(array)
-        for turned in (False, True) if values.ndim == 2 else (False,):
-            key = _print(values.T if turned else values)
+        for kind, candidate in _orders(values):
+            key = _print(candidate)
             if waiting.get(key):
                 source = waiting[key].pop(0)
                 seen.add(key)
-                kind = "permute" if turned else "copy"
                 out.append(Entry((source,), (target,), str(values.dtype), values.size, values.nbytes, kind))
                 break
         else:
-            out.append(
-                Entry((), (target,), str(values.dtype), values.size, values.nbytes, "fold", "made by the exporter")
-            )
+            strange[target] = values
+    out += _folded(checkpoint, [n for names in waiting.values() for n in names], strange, waiting)
+    for target, values in strange.items():
+        out.append(Entry((), (target,), str(values.dtype), values.size, values.nbytes, "fold", "made by the exporter"))
     lost = []
     for key, names in waiting.items():
         for name in names:
@@ -60,6 +62,60 @@ def account(
             hint="this architecture is not converted faithfully; nothing was written",
         )
     return tuple(out)
+
+
+def _folded(
+    checkpoint: Checkpoint, names: Sequence[str], strange: dict[str, np.ndarray], waiting: dict[str, list[str]]
+) -> list[Entry]:
+    """Norms that an exporter multiplied into the matrices behind them: W' = W * weight, b' = b + W bias.
+
+    What is found is taken out of `strange` and `waiting`.
+    """
+    import numpy as np
+
+    out = []
+    left = {name: checkpoint.read(name) for name in names if len(checkpoint.tensors[name].shape) < 3}
+
+    def take(wanted: np.ndarray) -> str | None:
+        for target, values in strange.items():
+            if values.shape == wanted.shape and np.allclose(values, wanted, rtol=1e-4, atol=1e-5):
+                return target
+        return None
+
+    for norm in [n.removesuffix(".weight") for n, a in left.items() if a.ndim == 1 and n.endswith(".weight")]:
+        weight, bias = left[f"{norm}.weight"], left.get(f"{norm}.bias")
+        parent = norm.rpartition(".")[0] + "."
+        source, target = [f"{norm}.weight", *([f"{norm}.bias"] if bias is not None else [])], []
+        for name, matrix in left.items():
+            linear = name.removesuffix(".weight")
+            if not name.startswith(parent) or matrix.ndim != 2 or matrix.shape[1] != len(weight):
+                continue
+            places = [take(matrix * weight)]
+            shift = left.get(f"{linear}.bias")
+            if shift is not None and bias is not None:
+                places.append(take(shift + matrix @ bias))
+            if all(place is not None for place in places):
+                source += [name, f"{linear}.bias"][: len(places)]
+                target += [str(place) for place in places]
+        if not target:
+            continue
+        arrays = [strange.pop(t) for t in target]
+        for name in source:
+            left.pop(name)
+            next(names for names in waiting.values() if name in names).remove(name)
+        size = sum(a.size for a in arrays), sum(a.nbytes for a in arrays)
+        note = "the layer norm is multiplied into the matrices behind it"
+        out.append(Entry(tuple(source), tuple(target), str(arrays[0].dtype), *size, "fold", note))
+    return out
+
+
+def _orders(values: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """The array as it is, and as formats turn it: a matrix, and a convolution with its channels last."""
+    yield "copy", values
+    if values.ndim == 2:
+        yield "permute", values.T
+    elif values.ndim == 4:
+        yield "permute", values.transpose(0, 3, 1, 2)
 
 
 def _print(array: np.ndarray) -> str:

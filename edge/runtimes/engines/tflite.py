@@ -2,14 +2,15 @@
 
 The file has a `decode` signature for one token, which gives logits, and `prefill_N` signatures for
 N tokens, which only fill the cache. The cache is as long as it was exported; a shorter context can
-be asked for, but saves nothing.
+be asked for, but saves nothing. A model that sees takes embeddings: those of pictures, and those of
+tokens, which are in a file of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge.bundle import Bundle
 from edge.errors import InputError, UsageError, require
@@ -29,7 +30,14 @@ _WORTH = 4  # a prefill that is filled by a quarter is faster than single tokens
 class TfliteSession:
     """One LiteRT model; see `edge.runtimes.session.Session`."""
 
-    def __init__(self, runner: litert.Runner, header: reader.TfliteHeader, *, context_length: int) -> None:
+    def __init__(
+        self,
+        runner: litert.Runner,
+        header: reader.TfliteHeader,
+        *,
+        context_length: int,
+        embedder: Callable[..., Any] | None = None,
+    ) -> None:
         import numpy as np
 
         decode = header.signatures["decode"]
@@ -37,9 +45,11 @@ class TfliteSession:
         self._cache_length = decode.inputs["mask"].shape[-1]
         self.context_length = min(context_length, self._cache_length)
         self.vocab_size = decode.outputs["logits"].shape[-1]
-        self._prefills = sorted(s.inputs["tokens"].shape[-1] for k, s in header.signatures.items() if k != "decode")
+        given = litert.given_input(decode)
+        self._embedder = embedder
+        self.hidden_size = decode.inputs[given].shape[-1] if embedder is not None else 0
+        self._prefills = sorted(s.inputs[given].shape[1] for k, s in header.signatures.items() if k != "decode")
         self._position = 0
-        self._id = np.zeros((1, 1), np.int32)
         self._at = np.zeros(1, np.int32)
         self._seen = np.full((1, 1, 1, self._cache_length), _HIDDEN, np.float32)
 
@@ -49,29 +59,51 @@ class TfliteSession:
 
     def feed(self, tokens: Sequence[int]) -> np.ndarray:
         self._check(tokens)
-        done = 0
-        while n := len(tokens) - 1 - done:
-            size = self._prefill_size(n)
-            if size:
-                used = min(size, n)
-                self._prefill(tokens[done : done + used], size)
-            else:
-                used = 1
-                self._decode(tokens[done])
-            done += used
-        return self._decode(tokens[-1])
+        return self._feed(self._given(tokens))
 
     def feed_all(self, tokens: Sequence[int]) -> np.ndarray:
         import numpy as np
 
         self._check(tokens)
         out = np.empty((len(tokens), self.vocab_size), np.float32)
-        for row, token in zip(out, tokens, strict=True):
-            row[:] = self._decode(token)
+        for row, one in zip(out, self._given(tokens), strict=True):
+            row[:] = self._decode(one[None])
         return out
 
     def feed_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
-        raise UsageError("this TFLite bundle takes token ids only: it is no vision-language model")
+        import numpy as np
+
+        self._open()
+        if self._embedder is None:
+            raise UsageError("this TFLite bundle takes token ids only: it is no vision-language model")
+        rows = np.ascontiguousarray(embeddings, np.float32)
+        if rows.ndim != 2 or rows.shape[1] != self.hidden_size or not len(rows):
+            raise UsageError(f"wanted embeddings of shape (n, {self.hidden_size}), found {rows.shape}")
+        self._room(len(rows))
+        return self._feed(rows)
+
+    def _given(self, tokens: Sequence[int]) -> np.ndarray:
+        """What the decoder takes for these tokens, one row for each: ids int32 `(n,)`, or embeddings `(n, hidden)`."""
+        import numpy as np
+
+        ids = np.asarray(tokens, np.int32)
+        if self._embedder is None:
+            return ids
+        rows = [self._embedder(token_ids=ids[i : i + 1, None])["embeddings"].reshape(1, -1) for i in range(len(ids))]
+        return np.concatenate(rows)
+
+    def _feed(self, rows: np.ndarray) -> np.ndarray:
+        done = 0
+        while n := len(rows) - 1 - done:
+            size = self._prefill_size(n)
+            if size:
+                used = min(size, n)
+                self._prefill(rows[done : done + used], size)
+            else:
+                used = 1
+                self._decode(rows[done : done + 1])
+            done += used
+        return self._decode(rows[-1:])
 
     def rewind(self, n_tokens: int) -> None:
         self._open()
@@ -83,7 +115,7 @@ class TfliteSession:
     def close(self) -> None:
         if self._runner is not None:
             self._runner.close()
-        self._runner = None
+        self._runner = self._embedder = None
 
     def _prefill_size(self, n: int) -> int:
         """The signature for the next of `n` tokens, 0 for single ones."""
@@ -93,25 +125,25 @@ class TfliteSession:
             return holding
         return max((s for s in self._prefills if s <= n), default=0)
 
-    def _prefill(self, tokens: Sequence[int], size: int) -> None:
-        """Fill the cache. What stands behind the tokens is written too, and hidden until it is overwritten."""
+    def _prefill(self, rows: np.ndarray, size: int) -> None:
+        """Fill the cache. What stands behind the rows is written too, and hidden until it is overwritten."""
         import numpy as np
 
-        ids = np.zeros((1, size), np.int32)
-        ids[0, : len(tokens)] = tokens
+        given = np.zeros((1, size, *rows.shape[1:]), rows.dtype)
+        given[0, : len(rows)] = rows
         at = np.arange(self._position, self._position + size, dtype=np.int32)
         later = np.arange(self._cache_length)[None, :] > at[:, None]
         mask = np.where(later, np.float32(_HIDDEN), np.float32(0))[None, None]
-        self._run(f"prefill_{size}", ids, at, mask)
-        self._seen[..., self._position : self._position + len(tokens)] = 0
-        self._position += len(tokens)
+        self._run(f"prefill_{size}", given, at, mask)
+        self._seen[..., self._position : self._position + len(rows)] = 0
+        self._position += len(rows)
 
-    def _decode(self, token: int) -> np.ndarray:
-        self._id[0, 0] = token
+    def _decode(self, row: np.ndarray) -> np.ndarray:
+        """Logits after one row `(1,)` or `(1, hidden)`."""
         self._at[0] = self._position
         self._seen[..., self._position] = 0
         try:
-            logits = self._run("decode", self._id, self._at, self._seen)
+            logits = self._run("decode", row[None], self._at, self._seen)
         except BaseException:
             self._seen[..., self._position] = _HIDDEN
             raise
@@ -119,9 +151,9 @@ class TfliteSession:
         assert logits is not None
         return logits
 
-    def _run(self, signature: str, ids: np.ndarray, at: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
+    def _run(self, signature: str, given: np.ndarray, at: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
         runner = self._open()
-        return runner.run(signature, ids, at, mask)
+        return runner.run(signature, given, at, mask)
 
     def _open(self) -> litert.Runner:
         if self._runner is None:
@@ -135,8 +167,11 @@ class TfliteSession:
         low, high = min(tokens), max(tokens)
         if low < 0 or high >= self.vocab_size:
             raise UsageError(f"token id {low if low < 0 else high} is outside the vocabulary of {self.vocab_size}")
-        if self._position + len(tokens) > self.context_length:
-            raise ContextFull(self._position, len(tokens), self.context_length)
+        self._room(len(tokens))
+
+    def _room(self, n: int) -> None:
+        if self._position + n > self.context_length:
+            raise ContextFull(self._position, n, self.context_length)
 
 
 def load(
@@ -166,7 +201,12 @@ def load(
         runner = litert.CompiledRunner(path, header.signatures, threads=n, packed=packed)
     else:
         runner = litert.InterpreterRunner(path, header.signatures, threads=n)
-    return TfliteSession(runner, header, context_length=context_length or bundle.context_length)
+    embedder = None
+    if litert.given_input(header.signatures["decode"]) == "embeddings":
+        if "embedding" not in bundle.parts:
+            raise InputError(f"{path} takes embeddings, and the bundle has no embedder", hint="export it again")
+        embedder = litert.open_signature(Path(folder) / bundle.parts["embedding"], "decode_embedder", threads=1)
+    return TfliteSession(runner, header, context_length=context_length or bundle.context_length, embedder=embedder)
 
 
 def build() -> dict[str, str]:
@@ -191,21 +231,22 @@ def _version() -> str:
 def _refuse_others(path: Path, header: reader.TfliteHeader) -> None:
     """Raise `InputError` unless all signatures are those of a decoder with one float32 cache."""
     decode = header.signatures.get("decode")
-    wanted = {"tokens", "input_pos", "mask"}
+    given = litert.given_input(decode) if decode else "tokens"
+    wanted = {given, "input_pos", "mask"}
     reason = "" if decode else f"its signatures are {', '.join(header.signatures) or 'none'}"
     for key, signature in header.signatures.items() if decode else ():
         inputs = signature.inputs
         cache = {n: t.shape for n, t in inputs.items() if n.startswith(litert.CACHE_PREFIX)}
         logits = signature.outputs.get("logits")
-        tokens = inputs.get("tokens")
-        if set(inputs) - set(cache) != wanted or not cache or tokens is None:
+        tokens = inputs.get(given)
+        if set(inputs) - set(cache) != wanted or not cache or tokens is None or len(tokens.shape) < 2:
             reason = f"{key} takes {', '.join(inputs)[:200]}"
         elif not set(cache) <= set(signature.outputs) or (key == "decode" and logits is None):
             reason = f"{key} gives {', '.join(signature.outputs)[:200]}"
         elif any(t.type != "float32" for n, t in inputs.items() if n not in {"tokens", "input_pos"}):
             reason = f"{key} takes something else than float32"
-        elif key != "decode" and key != f"prefill_{tokens.shape[-1]}":
-            reason = f"{key} is no prefill of {tokens.shape[-1]} tokens"
+        elif key != "decode" and key != f"prefill_{tokens.shape[1]}":
+            reason = f"{key} is no prefill of {tokens.shape[1]} tokens"
         elif decode is not None and (
             any(decode.inputs[n].shape != shape for n, shape in cache.items() if n in decode.inputs)
             or inputs["mask"].shape[-1:] != decode.inputs["mask"].shape[-1:]
