@@ -6,6 +6,7 @@ It answers with what it was told, so a test knows every answer before it asks.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,19 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+# How the echo bundle cuts pictures: two rows of features for each, of the upper and the lower half.
+IMAGE = {
+    "kind": "whole", "token": "<image>", "token_id": 275, "placeholder": "<image>", "n_tokens": 2,
+    "before": "", "after": "", "resample": 0, "scale": None, "mean": None, "std": None, "pad": None, "crop": None,
+    "resize": {"height": 4, "width": 4}, "height": 4, "width": 4,
+}  # fmt: skip
 STOP = SPECIAL.index("<|im_end|>")
 # Roles are one token each, so that all turns open with headers of three tokens.
 WORDS = ("user", "assistant", "system")
 
 
-def tiny_tokenizer() -> str:
-    """A tokenizer.json: byte-level BPE with all 256 bytes, one token per role, ChatML's control tokens."""
+def tiny_tokenizer(more: Sequence[str] = ()) -> str:
+    """A tokenizer.json: byte-level BPE with all 256 bytes, one token per role, ChatML's control tokens and `more`."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     vocab = {token: i for i, token in enumerate([*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
@@ -37,7 +44,7 @@ def tiny_tokenizer() -> str:
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in (*SPECIAL, *more)])
     return str(tokenizer.to_str())
 
 
@@ -49,10 +56,11 @@ def tiny_bundle(
     template: str | None = TEMPLATE,
     generation_config: dict[str, Any] | None = None,
     name: str = "tiny",
+    image: Mapping[str, Any] | None = None,
 ) -> Bundle:
-    """Write the bundle into `folder` (made if need be) and return its manifest."""
+    """Write the bundle into `folder` (made if need be) and return its manifest; with `image`, it sees."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = tiny_tokenizer()
+    tokenizer = tiny_tokenizer([image["token"]] if image else [])
     (folder / "model.bin").write_bytes(b"echo")
     (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|im_end|>"}))
@@ -72,12 +80,14 @@ def tiny_bundle(
         quantization="none",
         model_file="model.bin",
         context_length=context_length,
-        vocab_size=len(json.loads(tokenizer)["model"]["vocab"]),
+        vocab_size=len(json.loads(tokenizer)["model"]["vocab"]) + (1 if image else 0),
         stop_ids=(STOP,),
         source={"name": name},
         files=bundles.list_files(folder),
         proven=proven,
         template_sha256=loaded.sha256 if loaded else None,
+        parts={"vision": "model.bin"} if image else {},
+        image=image or {},
     )
     bundles.write(bundle, folder)
     return bundle

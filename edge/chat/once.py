@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from edge.chat.screen import printable
@@ -15,9 +17,11 @@ from edge.runtimes.model import Piece
 from edge.runtimes.session import Sampling
 
 
-def answer(conversation: Conversation, prompt: str, sampling: Sampling, renderer: Renderer) -> None:
+def answer(
+    conversation: Conversation, prompt: str, sampling: Sampling, renderer: Renderer, images: Sequence[Path] = ()
+) -> None:
     """Stream the answer alone to stdout; what a person should know goes to a stderr that is a terminal."""
-    for piece in conversation.say(prompt, sampling):
+    for piece in conversation.say(prompt, sampling, images=images):
         renderer.push(printable(piece.text))
     renderer.flush()
     stats = conversation.model.stats
@@ -30,7 +34,9 @@ def answer(conversation: Conversation, prompt: str, sampling: Sampling, renderer
         sys.stderr.write(f"edge: the answer was cut: {reason}\n")
 
 
-def answer_json(conversation: Conversation, prompt: str, sampling: Sampling, *, stream: bool) -> None:
+def answer_json(
+    conversation: Conversation, prompt: str, sampling: Sampling, *, stream: bool, images: Sequence[Path] = ()
+) -> None:
     """One JSON object; with `stream` one line for each piece before it.
 
     Times are milliseconds after the question was asked. The answer is exact: nothing in it can
@@ -38,7 +44,7 @@ def answer_json(conversation: Conversation, prompt: str, sampling: Sampling, *, 
     """
     began_ns = time.perf_counter_ns()
     pieces: list[Piece] = []
-    for piece in conversation.say(prompt, sampling):
+    for piece in conversation.say(prompt, sampling, images=images):
         pieces.append(piece)
         if stream:
             at_ms = (piece.time_ns - began_ns) / 1e6

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
+from edge.chat import attach
 from edge.chat.interrupt import Interrupt, Stopped, unechoed
 from edge.chat.screen import printable
 from edge.errors import EdgeError, UsageError
@@ -51,6 +52,7 @@ class Terminal:
         save: Path | None = None,
         any_bundle: bool = False,
         renderer: Renderer | None = None,
+        images: Sequence[Path] = (),
     ) -> None:
         self.conversation = conversation
         self.sampling = sampling
@@ -59,6 +61,7 @@ class Terminal:
         self._any_bundle = any_bundle
         self._renderer = renderer or Plain()
         self._stats: Stats | None = None
+        self._attached = list(images)  # what the next question is about
 
     def run(self) -> None:
         """Until the person leaves."""
@@ -70,12 +73,14 @@ class Terminal:
             self.note(f"(going on after {turns(len(self.conversation.messages) // 2)})")
         while True:
             try:
-                line = self._line()
-                if line.startswith("/"):
+                line, images = self._look_for_pictures(self._line())
+                if line.startswith("/") and not images:
                     if not self._obey(line):
                         return
                 elif line.strip():
                     self._answer(line)
+                elif images:
+                    self.note("(now ask about it)")
             except EOFError:
                 self.note("")
                 return
@@ -98,10 +103,23 @@ class Terminal:
             line = line[:-1] + "\n" + self._read(". ")
         return line
 
+    def _look_for_pictures(self, line: str) -> tuple[str, list[Path]]:
+        """The line without the files of pictures in it, which are attached to the question; both say so."""
+        text, images = attach.find(line)
+        model = self.conversation.model
+        if images and not model.bundle.image:
+            self.note("(this model does not see: the path is sent as words)")
+            return (f" {line}" if line.startswith("/") else line), []
+        for path in images:
+            self.note(f"(attached {attach.describe(model, path)})")
+        self._attached += images
+        return text, images
+
     def _answer(self, text: str) -> None:
+        images, self._attached = self._attached, []
         with unechoed(), Interrupt() as interrupt:
             reading = _Reading(interrupt)
-            pieces = self.conversation.say(text, self.sampling, reading=reading)
+            pieces = self.conversation.say(text, self.sampling, images=images, reading=reading)
             began = False
             try:
                 for piece in pieces:
@@ -112,6 +130,9 @@ class Terminal:
                         break
             except Stopped:
                 reading.clear()
+            except EdgeError:
+                self._attached = [*images, *self._attached]  # for the question that is asked instead
+                raise
             finally:
                 # Closing it remembers the answer as far as it came.
                 getattr(pieces, "close", lambda: None)()
@@ -148,6 +169,8 @@ class Terminal:
     def _help(self, rest: str) -> None:
         for name, (argument, about, _) in COMMANDS.items():
             self.note(f"  {f'{name} {argument}':<16}{about}")
+        if self.conversation.model.bundle.image:
+            self.note("  A picture's path in a question attaches it: drag the file into the line.")
         self.note("  Ctrl-C stops an answer. A line that ends with \\ goes on in the next.")
 
     def _reset(self, rest: str) -> None:

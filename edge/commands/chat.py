@@ -1,7 +1,8 @@
 """Talk to a bundle, offline.
 
 In a terminal it is a conversation: the answer streams, Ctrl-C stops it, /help lists the
-commands. With -p, or when text is piped in, it answers once and prints the answer alone.
+commands; with a model that sees, a picture is attached by dragging its file into the line.
+With -p, or when text is piped in, it answers once and prints the answer alone.
 
 When the conversation outgrows the context, the oldest turns are left out, and it says so;
 the system prompt stays. Nothing that a model writes can control the terminal.
@@ -10,6 +11,7 @@ examples:
   edge chat out/SmolLM2-135M-Instruct-gguf-q8_0
   edge chat BUNDLE -p "What is the capital of France?" --temperature 0
   git diff | edge chat BUNDLE --system "Summarize this change in one sentence."
+  edge chat BUNDLE --image cat.jpg -p "What is this?"
   edge chat BUNDLE --save talk.json
   edge chat BUNDLE --resume talk.json --save talk.json
   edge chat BUNDLE -p "Hello" --json
@@ -35,6 +37,10 @@ _PIPE_LIMIT_BYTES = 4 << 20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="a folder that edge export made")
     parser.add_argument("-p", "--prompt", metavar="TEXT", help="answer this once; - reads it from standard input")
+    parser.add_argument(
+        "--image", type=Path, action="append", default=[], metavar="FILE",
+        help="a picture that the first question is about; may be given several times",
+    )  # fmt: skip
     parser.add_argument("--system", metavar="TEXT", help="what the model is told before everything else")
     parser.add_argument("--save", type=Path, metavar="FILE", help="keep the conversation there after every answer")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="go on with a kept conversation")
@@ -71,19 +77,24 @@ def run(args: argparse.Namespace) -> int:
             conversation.load(args.resume, any_bundle=args.any_bundle)
         if args.system is not None:
             conversation.system = args.system
+        for path in args.image:  # what cannot be seen is said before anything is asked
+            notes = model.sight.look({"type": "image", "path": path}).notes
+            if notes:
+                print(f"edge: {path.name}: {'; '.join(notes)}", file=sys.stderr)
         if prompt is None:
             read, hint = line.reader(tuple(terminal.COMMANDS), line.history_file())
             chat = terminal.Terminal(
-                conversation, sampling, read, save=args.save, any_bundle=args.any_bundle, renderer=renderer
-            )
+                conversation, sampling, read, save=args.save, any_bundle=args.any_bundle, renderer=renderer,
+                images=args.image,
+            )  # fmt: skip
             if hint:
                 chat.note(hint)
             chat.run()
             return 0
         if args.json:
-            once.answer_json(conversation, prompt, sampling, stream=args.stream)
+            once.answer_json(conversation, prompt, sampling, stream=args.stream, images=args.image)
         else:
-            once.answer(conversation, prompt, sampling, renderer)
+            once.answer(conversation, prompt, sampling, renderer, args.image)
         if args.save:
             conversation.save(args.save)
     return 0

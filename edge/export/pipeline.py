@@ -317,6 +317,7 @@ def _verify(folder: Path, draft: Bundle, artifact: Artifact, order: _Order, prog
         held_out=order.texts.held_out.sha256,
         code=cache.code_of(gate.__name__),
         engine=cache.code_of(f"edge.runtimes.engines.{artifact.format}"),
+        encoder=cache.code_of(f"edge.runtimes.encoders.{artifact.format}") if order.sight else None,
         libraries=_libraries(),
     )
     found = cache.find("verdicts", key)

@@ -37,7 +37,7 @@ class Conversation:
 
     def __init__(self, model: Model, *, system: str | None = None) -> None:
         self.model = model
-        self.messages: list[dict[str, str]] = []
+        self.messages: list[dict[str, Any]] = []
         self.first = 0
         self.dropped = 0
         self._system: str | None = None
@@ -57,7 +57,7 @@ class Conversation:
         self._system = text or None
 
     @property
-    def seen(self) -> list[dict[str, str]]:
+    def seen(self) -> list[dict[str, Any]]:
         """What the model sees of it."""
         system = [] if self._system is None else [_message("system", self._system)]
         return [*system, *self.messages[self.first :]]
@@ -67,16 +67,28 @@ class Conversation:
         self.messages = []
         self.first = self.dropped = 0
 
-    def say(self, text: str, sampling: Sampling | None = None, *, reading: Reading | None = None) -> Iterator[Piece]:
-        """Stream the answer to `text`, and remember both.
+    def say(
+        self,
+        text: str,
+        sampling: Sampling | None = None,
+        *,
+        images: Sequence[str | Path] = (),
+        reading: Reading | None = None,
+    ) -> Iterator[Piece]:
+        """Stream the answer to `text` about the pictures in the files `images`, and remember all of it.
 
         An answer that is stopped half-way (the iterator is closed, or `reading` raises) is
         remembered as far as it came. If it had not begun, the question is forgotten as well,
         for templates want turns to alternate. Raises `ContextFull` when `text` does not fit
-        even alone; nothing has changed then.
+        even alone, and what `Model.prompt` raises for a picture that it cannot see; nothing has
+        changed then.
         """
         before = self.first
-        self.messages.append(_message("user", text))
+        self.messages.append(
+            {"role": "user", "content": [*map(self._picture, images), _words(text)]}
+            if images
+            else _message("user", text)
+        )
         said, ended = "", False
         try:
             prompt = self._fit(sampling or Sampling())
@@ -90,6 +102,13 @@ class Conversation:
             else:
                 self.messages.pop()
                 self.first = before
+
+    def _picture(self, path: str | Path) -> dict[str, str]:
+        """A picture as part of a message, by its path and what it shows."""
+        if self.model.template is None:
+            raise UsageError(f"{self.model.bundle.name} has no chat template, so it cannot be shown pictures")
+        whole = str(Path(path).expanduser().absolute())
+        return {"type": "image", "path": whole, "sha256": self.model.sight.look({"path": whole}).sha256}
 
     def _fit(self, sampling: Sampling) -> list[int]:
         """The prompt, after dropping as many of the oldest turns as it takes."""
@@ -147,8 +166,12 @@ class Conversation:
         self.messages = messages
 
 
-def _message(role: str, content: str) -> dict[str, str]:
+def _message(role: str, content: str) -> dict[str, Any]:
     return {"role": role, "content": content}
+
+
+def _words(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -169,12 +192,24 @@ def _read(path: Path) -> dict[str, Any]:
     return record
 
 
+def _is_parts(content: Any) -> bool:
+    """Pictures by path and hash, and words."""
+    keys = {"image": {"type", "path", "sha256"}, "text": {"type", "text"}}
+    return isinstance(content, list) and all(
+        isinstance(part, dict)
+        and set(part) == keys.get(str(part.get("type")))
+        and all(isinstance(value, str) for value in part.values())
+        for part in content
+    )
+
+
 def _is_alternating(messages: Sequence[Any]) -> bool:
     """A system prompt or none, then questions with their answers."""
     for message in messages:
         if not isinstance(message, dict) or set(message) != {"role", "content"}:
             return False
-        if not isinstance(message["content"], str):
+        content = message["content"]
+        if not isinstance(content, str) and not (message["role"] == "user" and _is_parts(content)):
             return False
     roles = [m["role"] for m in messages]
     if roles[:1] == ["system"]:

@@ -92,6 +92,9 @@ def _decode(data: bytes, where: str) -> Picture:
             image: Any = Image.open(io.BytesIO(data), formats=FORMATS)
         except UnidentifiedImageError:
             raise InputError(f"{where} is no picture that can be read ({', '.join(FORMATS)})") from None
+        except Image.DecompressionBombError as err:
+            words = f"{where} is larger than any picture needs to be ({MAX_PIXELS:,} pixels): {_words(err)}"
+            raise InputError(words, hint="make it smaller first") from None
         # Pillow's readers raise whatever a damaged header makes them stumble over.
         except Exception as err:  # noqa: BLE001
             raise InputError(f"{where} is damaged: {_words(err)}") from None
@@ -140,7 +143,8 @@ def _rgb(image: Any, notes: list[str]) -> Any:
 def _frames(image: Any) -> int:
     try:
         return int(getattr(image, "n_frames", 1))
-    except (EOFError, OSError, ValueError, SyntaxError):
+    # A damaged list of frames makes Pillow stumble in many ways; the first frame is all that is wanted.
+    except Exception:  # noqa: BLE001
         return 1
 
 

@@ -110,9 +110,7 @@ class Model:
                 f"{self.bundle.name} has no chat template, so it cannot tell who says what",
                 hint="give it one string to continue, or export a checkpoint that was tuned for chat",
             )
-        began = time.perf_counter_ns()
         seen = [self.sight.look(part) for part in image_parts(messages)]
-        preprocess_ms = (time.perf_counter_ns() - began) / 1e6 if seen else 0.0
         rule = self.bundle.image
         ids = encode_chat(
             self.tokenizer, self.template, messages, tools=tools,
@@ -123,7 +121,7 @@ class Model:
         placed = place(ids, seen, rule["token_id"])
         if sum(placed[-1].runs[-1]) == len(ids):
             raise UsageError("the conversation ends with a picture; words must follow it")
-        return Prompt(ids, placed, preprocess_ms=preprocess_ms)
+        return Prompt(ids, placed)
 
     def generate(
         self,
@@ -166,7 +164,6 @@ class Model:
         self._answer += 1
         mine = self._answer
         self.stats = None
-        self.sight.encode_ms = 0.0
         began_ns = time.perf_counter_ns()
         times: list[int] = []
         said: list[int] = []
@@ -196,9 +193,10 @@ class Model:
                 self.stats = replace(
                     _stats(prompt, reused, times, began_ns, ended),
                     pictures=len(prompt.pictures),
-                    preprocess_ms=prompt.preprocess_ms,
+                    preprocess_ms=self.sight.preprocess_ms,
                     encode_ms=self.sight.encode_ms,
                 )
+                self.sight.preprocess_ms = self.sight.encode_ms = 0.0
 
     def close(self) -> None:
         """Free the session and the encoder; a second call does nothing."""

@@ -35,9 +35,10 @@ _PROBE = "Xq7Zw"
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """A picture that was opened and cut: its views, what had to be decided, and a hash of its pixels."""
+    """A picture that was opened and cut: its views, width and height, what had to be decided, a hash of its pixels."""
 
     views: Views
+    size: tuple[int, int]
     notes: tuple[str, ...]
     sha256: str
 
@@ -53,10 +54,9 @@ class Placed:
 class Prompt(list[int]):
     """Ids to feed, with the pictures that stand in the place of some of them."""
 
-    def __init__(self, ids: Sequence[int], pictures: Sequence[Placed] = (), *, preprocess_ms: float = 0.0) -> None:
+    def __init__(self, ids: Sequence[int], pictures: Sequence[Placed] = ()) -> None:
         super().__init__(ids)
         self.pictures = tuple(pictures)
-        self.preprocess_ms = preprocess_ms
 
     @property
     def identity(self) -> list[int]:
@@ -100,7 +100,10 @@ def _with_rows(runs: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int]
 
 
 class Sight:
-    """Opens pictures, cuts them as the bundle's rule says, and remembers what the encoder made of them."""
+    """Opens pictures, cuts them as the bundle's rule says, and remembers what the encoder made of them.
+
+    `preprocess_ms` and `encode_ms` count what both took, until somebody sets them back.
+    """
 
     def __init__(self, rule: Mapping[str, Any], encoder: Callable[[], Encoder]) -> None:
         self.rule = rule
@@ -108,11 +111,23 @@ class Sight:
         self._encoder: Encoder | None = None
         self._seen: OrderedDict[str, Seen] = OrderedDict()
         self._features: OrderedDict[str, np.ndarray] = OrderedDict()
-        self.encode_ms = 0.0
+        self.preprocess_ms = self.encode_ms = 0.0
 
     def look(self, part: Mapping[str, Any]) -> Seen:
-        """The picture of a message's part. Raises as `open_image` and `views` do."""
-        source = _source(part)
+        """The picture of a message's part.
+
+        Raises as `open_image` and `views` do, and `InputError` when the part has the `sha256` of
+        another picture: the file was changed since it was shown.
+        """
+        seen = self._look(_source(part))
+        if part.get("sha256") not in (None, seen.sha256):
+            raise InputError(
+                f"{part.get('path', 'a picture')} is another picture than the one this conversation was about",
+                hint="put the old file back, or start a new conversation",
+            )
+        return seen
+
+    def _look(self, source: str | Path | bytes) -> Seen:
         key = ""
         if not isinstance(source, bytes) and not str(source).startswith("data:"):
             path = Path(source).expanduser()
@@ -125,8 +140,10 @@ class Sight:
         if key in self._seen:
             self._seen.move_to_end(key)
             return self._seen[key]
+        began = time.perf_counter_ns()
         picture = open_image(source)
-        seen = Seen(views(picture, self.rule), picture.notes, picture.sha256)
+        seen = Seen(views(picture, self.rule), picture.size, picture.notes, picture.sha256)
+        self.preprocess_ms += (time.perf_counter_ns() - began) / 1e6
         if key:
             self._seen[key] = seen
             while len(self._seen) > _PICTURES:
