@@ -1,6 +1,6 @@
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -52,10 +52,15 @@ def test_errors_become_exit_codes_and_one_clear_line(monkeypatch, capsys, error,
 
 
 def test_start_up_stays_under_its_budget():
+    def processor_s():
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
     best = 9.0
     for _ in range(5):
-        begin = time.perf_counter()
+        begin = processor_s()
         subprocess.run([sys.executable, "-m", "edge", "--version"], capture_output=True, check=True)
-        best = min(best, time.perf_counter() - begin)
-    # The budget is 0.15 s on an idle machine; a busy one gets four times that before we call it broken.
-    assert best < 0.6
+        best = min(best, processor_s() - begin)
+    # The budget is 0.15 s on an idle machine. Time on the processor, not on the clock: a busy machine makes us
+    # wait, which says nothing about the code; twice the budget allows for slow and shared caches.
+    assert best < 0.3
