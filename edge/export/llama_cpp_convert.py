@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 _FEW = 10  # texts that tell most pre-tokenizers apart come first
+_SHORT_TOWER = re.compile(r"^(model\.)?vision_tower\.(?=(embeddings|encoder|post_layernorm|head)\.)")
 _COMPUTED = (".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq")
 
 
@@ -63,11 +64,14 @@ def _block(name: str) -> str:
 
 
 def _watch(model: Any, gguf: Any, trace: Trace) -> None:
-    """Record names as they pass through the converter's model class and the writer."""
+    """Record names as they pass through the converter's model class and the writer.
+
+    transformers 5 leaves a level out of the names of SigLIP's tensors, which the converter expects.
+    """
     keep, tensors, add = model.filter_tensors, model.get_tensors, gguf.GGUFWriter.add_tensor
 
     def filter_tensors(_cls: Any, item: Any) -> Any:
-        kept = keep(item)
+        kept = keep((_SHORT_TOWER.sub(r"\g<0>vision_model.", item[0]), *item[1:]))
         if kept is None:
             trace.dropped.append(item[0])
         else:

@@ -28,8 +28,12 @@ def account(
     import numpy as np
 
     waiting: dict[str, list[str]] = {}
+    more: dict[str, str] = {}  # Gemma's norms multiply by one more than their weight
     for name in vision:
-        waiting.setdefault(_print(checkpoint.read(name)), []).append(name)
+        array = checkpoint.read(name)
+        waiting.setdefault(_print(array), []).append(name)
+        if name.endswith("norm.weight"):
+            more[_print(array + np.float32(1))] = name
     seen: set[str] = set()
     strange: dict[str, np.ndarray] = {}
     out = []
@@ -43,7 +47,18 @@ def account(
                 out.append(Entry((source,), (target,), str(values.dtype), values.size, values.nbytes, kind))
                 break
         else:
-            strange[target] = values
+            source, note = more.pop(_print(values), ""), "one was added: the norm multiplies by that"
+            if values.dtype == np.float16:  # what the format keeps in 16 bits, whatever was asked for
+                source, note = (
+                    _halved(checkpoint, values, [n for names in waiting.values() for n in names]),
+                    "in 16 bits",
+                )
+            home = next((names for names in waiting.values() if source in names), None)
+            if home is None:
+                strange[target] = values
+                continue
+            home.remove(source)
+            out.append(Entry((source,), (target,), str(values.dtype), values.size, values.nbytes, "fold", note))
     out += _folded(checkpoint, [n for names in waiting.values() for n in names], strange, waiting)
     for target, values in strange.items():
         out.append(Entry((), (target,), str(values.dtype), values.size, values.nbytes, "fold", "made by the exporter"))
@@ -62,6 +77,15 @@ def account(
             hint="this architecture is not converted faithfully; nothing was written",
         )
     return tuple(out)
+
+
+def _halved(checkpoint: Checkpoint, values: np.ndarray, names: Sequence[str]) -> str:
+    """The tensor whose values in float16 are these, or an empty name."""
+    import numpy as np
+
+    shapes = {name: checkpoint.tensors[name].shape for name in names}
+    same = [name for name, shape in shapes.items() if shape == values.shape]
+    return next((n for n in same if np.array_equal(checkpoint.read(n).astype(np.float16), values)), "")
 
 
 def _folded(

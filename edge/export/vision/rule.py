@@ -31,6 +31,12 @@ def rule(checkpoint: Checkpoint) -> dict[str, Any]:
     when the processor's configuration and the model's disagree.
     """
     require("PIL", extra="vision", purpose="exporting a model that sees")
+    if checkpoint.model_type == "qwen2_5_vl":
+        raise UsageError(
+            f"{checkpoint.name} gives the rows of a picture positions in three dimensions (M-RoPE), which is not "
+            "exported yet",
+            hint="its text model alone can be exported, as a checkpoint of type qwen2",
+        )
     processor = _processor(checkpoint)
     images = processor.image_processor
     kind = type(images).__name__.removesuffix("Fast").removesuffix("Pil")
@@ -137,7 +143,7 @@ def _whole(checkpoint: Checkpoint, processor: Any, own: dict[str, Any], base: di
             f"{checkpoint.name}: its processor makes pictures of {out}, its vision encoder takes {side} x {side}",
             hint="the processor's configuration belongs to another model",
         )
-    n_tokens, before, after = _count(checkpoint, processor, vision)
+    n_tokens, before, after = _count(checkpoint, processor, vision, base["token"])
     pad = None
     if own.get("do_pad") and "pad_size" not in own:
         pad = [int(m * 255) for m in base["mean"] or (0, 0, 0)]
@@ -158,7 +164,7 @@ def _whole(checkpoint: Checkpoint, processor: Any, own: dict[str, Any], base: di
     }
 
 
-def _count(checkpoint: Checkpoint, processor: Any, vision: Mapping[str, Any]) -> tuple[int, str, str]:
+def _count(checkpoint: Checkpoint, processor: Any, vision: Mapping[str, Any], token: str) -> tuple[int, str, str]:
     """Rows of features for one picture by the model's configuration, as the processor counts them too."""
     config = checkpoint.config
     grid = (vision["image_size"] // vision["patch_size"]) ** 2
@@ -166,7 +172,7 @@ def _count(checkpoint: Checkpoint, processor: Any, vision: Mapping[str, Any]) ->
         n = int(config.get("mm_tokens_per_image", 256))
         said = int(getattr(processor, "image_seq_length", n))
         text = str(getattr(processor, "full_image_sequence", ""))
-        before, _, after = text.partition(processor.image_token * said) if text else ("", "", "")
+        before, _, after = text.partition(token * said)
     else:
         before = after = ""
         has_class = "clip" in str(vision.get("model_type"))

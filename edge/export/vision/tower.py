@@ -58,12 +58,16 @@ def tower(model: Any) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.tower, self.projector = inner.vision_model, inner.connector
-            self.side = model.config.vision_config.image_size // model.config.vision_config.patch_size
+            self.n = (model.config.vision_config.image_size // model.config.vision_config.patch_size) ** 2
 
         def forward(self, pixel_values: Any) -> Any:
-            every = torch.ones(pixel_values.shape[0], self.side, self.side, dtype=torch.bool)
-            out = self.tower(pixel_values, patch_attention_mask=every, return_dict=True)
-            return self.projector(out.last_hidden_state)
+            # Its own forward looks up positions patch by patch, which tracers cannot follow. A tile is always
+            # whole, so that the positions are 0, 1, 2, ... and nothing is masked.
+            embeddings = self.tower.embeddings
+            x = embeddings.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
+            x = x + embeddings.position_embedding(torch.arange(self.n))
+            x = self.tower.encoder(inputs_embeds=x).last_hidden_state
+            return self.projector(self.tower.post_layernorm(x))
 
     found: dict[str, Any] = {"llava": Llava, "gemma3": Gemma3, "idefics3": Idefics3, "smolvlm": Idefics3}
     if kind not in found:

@@ -40,7 +40,9 @@ _REASONS = {1: "no room in the KV cache", 2: "the computation was aborted", -1: 
 class GgufSession:
     """One llama.cpp model and context; see `edge.runtimes.session.Session`."""
 
-    def __init__(self, path: Path, *, context_length: int, threads: int, float32_cache: bool) -> None:
+    def __init__(
+        self, path: Path, *, context_length: int, threads: int, float32_cache: bool, bidirectional: bool = False
+    ) -> None:
         import llama_cpp
         import numpy as np
 
@@ -79,6 +81,7 @@ class GgufSession:
                 )
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._batch_size: int = params.n_batch
+        self._bidirectional = bidirectional  # whether the rows of a picture see each other
         self._position = 0
         self._tokens = np.empty(self._batch_size, np.int32)
         self._wanted = np.ones(self._batch_size, np.int8)
@@ -129,7 +132,15 @@ class GgufSession:
             batch = self._c.llama_batch(n_tokens=n, embd=rows[start : start + n].ctypes.data_as(pointer))
             return self._c.llama_decode(self._context, batch)
 
-        return self._append(len(rows), decode)
+        if not self._bidirectional:
+            return self._append(len(rows), decode)
+        if len(rows) > self._batch_size:
+            raise UsageError(f"{len(rows)} rows of a picture see each other, at most {self._batch_size} at once can")
+        self._c.llama_set_causal_attn(self._context, False)
+        try:
+            return self._append(len(rows), decode)
+        finally:
+            self._c.llama_set_causal_attn(self._context, True)
 
     def rewind(self, n_tokens: int) -> None:
         self._open()
@@ -233,11 +244,17 @@ def load(folder: Path, bundle: Bundle, *, threads: int | None = None, context_le
         threads=threads,
         context_length=context_length or bundle.context_length,
         float32_cache=bundle.quantization == "f32",
+        bidirectional=bool(bundle.image.get("bidirectional")),
     )
 
 
 def open_file(
-    path: Path, *, context_length: int, threads: int | None = None, float32_cache: bool = False
+    path: Path,
+    *,
+    context_length: int,
+    threads: int | None = None,
+    float32_cache: bool = False,
+    bidirectional: bool = False,
 ) -> GgufSession:
     """A session for one GGUF file, without a bundle around it."""
     from edge.runtimes.llama_vocab import check_file
@@ -248,7 +265,11 @@ def open_file(
         raise UsageError(f"cannot run on {threads} threads")
     check_file(path)
     return GgufSession(
-        path, context_length=context_length, threads=threads or physical_cores(), float32_cache=float32_cache
+        path,
+        context_length=context_length,
+        threads=threads or physical_cores(),
+        float32_cache=float32_cache,
+        bidirectional=bidirectional,
     )
 
 

@@ -82,7 +82,10 @@ def _stock(checkpoint: Checkpoint, split: Split, path: Path, *, half: bool, prog
     full = path if not half else path.with_name("full.gguf")
     run_converter(sources, checkpoint, full, progress, mmproj="f32")
     tensors = read_header(full).tensors
-    arrays = ((t.name, np.memmap(full, np.float32, "r", t.offset, tuple(reversed(t.shape)))) for t in tensors.values())
+    dtypes = {"F32": np.float32, "F16": np.float16}
+    arrays = (
+        (t.name, np.memmap(full, dtypes[t.type], "r", t.offset, tuple(reversed(t.shape)))) for t in tensors.values()
+    )
     entries = account(checkpoint, split.vision, arrays, where="GGUF")
     if half:
         from edge.export.llama_cpp_ledger import with_types

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge.errors import EdgeError
+from edge.errors import EdgeError, UsageError
 from edge.export.artifact import Artifact, Entry
 from edge.export.checkpoint import Checkpoint
 from edge.export.progress import Progress
@@ -42,6 +42,12 @@ def convert(
     from edge.export.onnx_ledger import with_types
     from edge.export.reference import load_model
 
+    if rule.get("bidirectional"):
+        raise UsageError(
+            f"in {checkpoint.name} the rows of a picture see each other; ONNX's GroupQueryAttention lets each row "
+            "see only those before it",
+            hint="choose --format gguf",
+        )
     progress.start("building the ONNX graph of the vision encoder")
     traced = folder / "traced.onnx"
     _trace(load_model(checkpoint), rule, traced, checkpoint.name)

@@ -47,8 +47,11 @@ def convert(
     from edge.export import litert_run, tflite_ledger
     from edge.readers.tflite import read
 
-    if rule["kind"] == "patches":
-        raise UsageError(f"{checkpoint.name} takes pictures of any size, which TFLite's fixed shapes cannot")
+    if rule.get("bidirectional"):
+        raise UsageError(
+            f"in {checkpoint.name} the rows of a picture see each other, which edge's TFLite session does not do yet",
+            hint="choose --format gguf",
+        )
     progress.start("building the TFLite graph of the vision encoder")
     path, full = folder / FILE, folder / "full.tflite"
     version = litert_run.vision(checkpoint, full, rule["height"])

@@ -1,0 +1,170 @@
+"""Models that see, from pixels to words on the runtimes that ship: the same greedy tokens as `transformers`.
+
+Tiny random checkpoints of every type, in every format that has it; what a format cannot do is refused in words.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from edge.errors import InputError, UsageError
+from edge.export.formats import tflite
+from edge.runtimes.model import open_bundle
+from edge.runtimes.session import Sampling
+from tests import tiny_vlm
+
+pytestmark = pytest.mark.runtime
+N_NEW = 12
+MAKERS = {
+    "llava-siglip": tiny_vlm.llava,
+    "llava-clip": lambda folder: tiny_vlm.llava(folder, tower="clip"),
+    "smolvlm": tiny_vlm.smolvlm,
+    "gemma3": tiny_vlm.gemma3,
+}
+# Relative error of features in float32: llama.cpp computes GELU from a table of 16 bits, but not in our own CLIP.
+CASES = [
+    ("llava-siglip", "onnx", 1e-5),
+    ("llava-siglip", "gguf", 1e-3),
+    ("llava-siglip", "tflite", 1e-5),
+    ("llava-clip", "onnx", 1e-5),
+    ("llava-clip", "gguf", 1e-5),
+    ("smolvlm", "onnx", 1e-5),
+    ("smolvlm", "gguf", 1e-3),
+    ("gemma3", "gguf", 1e-3),
+]
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    made = {}
+
+    def make(name):
+        if name not in made:
+            folder = tmp_path_factory.mktemp("checkpoints") / name
+            folder.mkdir()
+            made[name] = MAKERS[name](folder)
+        return made[name]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    from PIL import Image
+
+    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(1)
+    paths = []
+    for i, (width, height) in enumerate([(60, 40), (36, 36)]):
+        paths.append(folder / f"{i}.png")
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(paths[-1])
+    return paths
+
+
+def export(source, output, format_name, monkeypatch, **options):
+    from edge.export.pipeline import export as run
+
+    monkeypatch.setattr(tflite, "PREFILLS", (16,))  # a second size shows nothing new, and costs half a minute
+    options = {"gate": False, "quantization": "32bit", "context_length": 256, **options}
+    [done] = run(source, output, formats=[format_name], **options)
+    return done
+
+
+@pytest.mark.parametrize(("name", "format_name", "most"), CASES)
+def test_the_same_features_and_the_same_words(name, format_name, most, checkpoints, pictures, tmp_path, monkeypatch):
+    import torch
+    from PIL import Image
+
+    from edge.export import reference
+    from edge.export.source import open_source
+    from edge.export.vision.tower import features
+
+    done = export(checkpoints(name), tmp_path, format_name, monkeypatch)
+    source = open_source(checkpoints(name))
+    model, processor = reference.load_model(source), reference.load_processor(source)
+    words = {"type": "text", "text": "What is this?"}
+    with open_bundle(done.folder) as ours:
+        for n in (1, 2):
+            shown = pictures[:n]
+            asked = [{"role": "user", "content": [*({"type": "image"} for _ in shown), words]}]
+            text = processor.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
+            images = [[Image.open(p) for p in shown]]
+            inputs = processor(text=[text], images=images, return_tensors="pt", add_special_tokens=False)
+            asked = [{"role": "user", "content": [*({"type": "image", "path": p} for p in shown), words]}]
+            prompt = ours.prompt(asked)
+            assert list(prompt) == inputs["input_ids"][0].tolist()
+            pixels = np.concatenate([p.seen.views.values for p in prompt.pictures])
+            assert np.array_equal(pixels, inputs["pixel_values"].numpy().reshape(pixels.shape))
+            found = np.concatenate([ours.sight.features(p.seen) for p in prompt.pictures])
+            wanted = features(model, pixels)
+            assert np.linalg.norm(found - wanted) / np.linalg.norm(wanted) < most
+            with torch.inference_mode():
+                made = model.generate(**inputs, max_new_tokens=N_NEW, do_sample=False)
+            reply = [p.token_id for p in ours.generate(asked, Sampling(max_tokens=N_NEW)) if p.token_id is not None]
+            assert reply == made[0, inputs["input_ids"].shape[1] :].tolist()[: len(reply)]
+    shutil.rmtree(done.folder)
+
+
+def test_the_gate_looks_at_pictures_and_a_damaged_projector_does_not_pass(checkpoints, tmp_path, monkeypatch):
+    from edge.errors import GateError
+    from edge.export.vision import mmproj
+
+    done = export(checkpoints("llava-siglip"), tmp_path, "gguf", monkeypatch, gate=True, context_length=512)
+    seen = done.bundle.quality["pictures"]
+    assert seen["pixels"] == {"pictures": 22, "different": 0, "max_abs": 0.0, "refused": []}
+    assert seen["features"]["relative_rms"] < 1e-3
+    assert seen["logits"]["positions"] > 200
+    assert "features of pictures, relative RMS" in done.verdict.table()
+
+    from edge.export import llama_cpp_source
+
+    unpacked = llama_cpp_source.folder()
+    whole = mmproj._stored
+    monkeypatch.setattr(mmproj, "_check", lambda *a, **k: None)
+    monkeypatch.setattr(mmproj, "_stored", lambda place, a, half: whole(place, a * (place != "mm.2.bias"), half=half))
+    monkeypatch.setenv("EDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(llama_cpp_source, "folder", lambda: unpacked)
+    with pytest.raises(GateError, match=r"features of pictures are .* of their size away from the source's"):
+        export(checkpoints("llava-siglip"), tmp_path / "bad", "gguf", monkeypatch, gate=True, context_length=512)
+
+
+def test_what_a_format_cannot_do_is_said(checkpoints, tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match="the rows of a picture see each other"):
+        export(checkpoints("gemma3"), tmp_path, "onnx", monkeypatch)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_vision_part_of_another_model_is_refused(checkpoints, pictures, tmp_path, monkeypatch):
+    done = export(checkpoints("llava-siglip"), tmp_path, "gguf", monkeypatch)
+    asked = [{"role": "user", "content": [{"type": "image", "path": pictures[0]}, {"type": "text", "text": "?"}]}]
+    (done.folder / "mmproj.gguf").write_bytes((done.folder / "model.gguf").read_bytes())
+    with open_bundle(done.folder, check=False) as ours, pytest.raises(InputError, match="is no vision encoder"):
+        list(ours.generate(asked))
+    with pytest.raises(InputError, match=r"mmproj\.gguf is damaged"):
+        open_bundle(done.folder)
+
+
+def test_a_processor_that_does_not_fit_the_weights_is_found_before_anything_is_made(checkpoints, tmp_path, monkeypatch):
+    import json
+
+    folder = tmp_path / "other"
+    shutil.copytree(checkpoints("llava-siglip"), folder)
+    path = folder / "processor_config.json"
+    config = json.loads(path.read_text())
+    for change, words in (
+        (
+            {"image_processor": {**config["image_processor"], "size": {"height": 48, "width": 48}}},
+            "encoder takes 36 x 36",
+        ),
+        ({"num_additional_image_tokens": 1}, "gives 9 rows for a picture, its processor makes room for 10"),
+        ({"image_processor": {**config["image_processor"], "image_mean": [0.5]}}, "image_mean must be three numbers"),
+    ):
+        path.write_text(json.dumps({**config, **change}))
+        with pytest.raises(InputError, match=words):
+            export(folder, tmp_path / "out", "onnx", monkeypatch)
+    path.unlink()
+    with pytest.raises(UsageError, match="has no processor of pictures"):
+        export(folder, tmp_path / "out", "onnx", monkeypatch)
+    assert not (tmp_path / "out").exists()
