@@ -14,6 +14,7 @@ examples:
   edge export ./my-model --quant q4_k_m --calibration chats.txt --or-better
   edge export ./my-model --quant 8bit --json
   edge export smollm2 --format tflite --quant 8bit --also litertlm
+  edge export smollm2-moe --format onnx --experts keep=3
 """
 
 from __future__ import annotations
@@ -54,12 +55,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--or-better", action="store_true", help="try larger quantizations until one passes the gate")
     parser.add_argument("--no-gate", action="store_true", help="publish without proof; the bundle is marked unproven")
     parser.add_argument("--calibration", type=Path, metavar="FILE", help="text to calibrate with (default: our own)")
+    parser.add_argument(
+        "--experts",
+        metavar="keep=N",
+        type=_kept,
+        help="leave out all but the N experts of each layer that are used most",
+    )
     parser.add_argument("--no-calibration", action="store_true", help="quantize without looking at any text")
     parser.add_argument("--held-out", type=Path, metavar="FILE", help="text to judge by (default: our own)")
     parser.add_argument("--time-limit", type=float, metavar="MIN", help="refuse what will take longer than this")
     parser.add_argument("--dry-run", action="store_true", help="say what it would take, and stop")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+
+
+def _kept(text: str) -> int:
+    """`keep=N`, N a whole number above 0."""
+    word, _, number = text.partition("=")
+    if word != "keep" or not number.isdecimal() or int(number) < 1:
+        raise argparse.ArgumentTypeError(f"wanted keep=N with a whole number N, found {text!r}")
+    return int(number)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -83,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
             held_out=args.held_out,
             calibrate=not args.no_calibration,
             name=args.name,
+            keep_experts=args.experts,
             replace_existing=args.replace,
             time_limit_s=None if args.time_limit is None else 60 * args.time_limit,
             progress=progress,

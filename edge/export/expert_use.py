@@ -14,6 +14,9 @@ from edge.export.experts import Layer
 if TYPE_CHECKING:
     import numpy as np
 
+    from edge.export.calibrate import Calibration
+    from edge.export.progress import Progress
+
 STARVED_SHARE = 0.1  # of the tokens that an expert would get if all were chosen equally often
 _LAYER = re.compile(r"\blayers\.(\d+)\.")
 
@@ -96,6 +99,16 @@ def tokens(statistics: Mapping[str, np.ndarray], checkpoint: Checkpoint) -> dict
         if key(layer.index) in statistics:
             found[layer.index] = [int(v) for v in statistics[key(layer.index)][0]]
     return found
+
+
+def measured(checkpoint: Checkpoint, calibration: Calibration, progress: Progress) -> tuple[dict[str, Any], list[str]]:
+    """`report` of a calibration text, under the name `experts`; nothing for a model without experts."""
+    from edge.export.calibrate import activation_statistics
+
+    if not experts.layers(checkpoint):
+        return {}, []
+    record, warnings = report(tokens(activation_statistics(checkpoint, calibration, progress), checkpoint))
+    return {"experts": record}, warnings
 
 
 def starved(use: Mapping[int, Sequence[int]]) -> list[tuple[int, int, int]]:

@@ -87,6 +87,7 @@ class _Order:
     or_better: bool
     replace_existing: bool
     also: tuple[ModuleType, ...]
+    pruned: dict[str, Any] | None
 
 
 def export(
@@ -102,6 +103,7 @@ def export(
     calibration: Path | None = None,
     held_out: Path | None = None,
     calibrate: bool = True,
+    keep_experts: int | None = None,
     name: str | None = None,
     replace_existing: bool = False,
     time_limit_s: float | None = None,
@@ -114,7 +116,8 @@ def export(
     `calibration` and `held_out` are text files of the model's own domain; without them the
     texts that ship with edge are used. With `or_better`, a quantization that fails the gate is
     followed by the next larger one until one passes. `also` names single files of other programs
-    to put beside the model ("litertlm"). `gate=False` marks the bundles as unproven.
+    to put beside the model ("litertlm"). `keep_experts` leaves all but so many experts of each layer
+    out, those that calibration uses least. `gate=False` marks the bundles as unproven.
 
     Every bundle that passes is published even when another fails. Raises `UsageError` for a
     request that makes no sense, `InputError` for damaged input, `EdgeError` when memory or
@@ -131,7 +134,7 @@ def export(
     packings = _packings(also, jobs)
     progress.start(f"opening {source}")
     checkpoint = open_source(source, progress=progress)
-    name = _name(name or checkpoint.name)
+    name = _name(name or checkpoint.name + (f"-{keep_experts}-experts" if keep_experts else ""))
     sight = _sight(checkpoint)
     text = sight.split.text if sight else checkpoint
     length = _context_length(text, context_length)
@@ -140,6 +143,10 @@ def export(
         for job in jobs:
             refuse_existing(output / _bundle_name(name, job))
     preflight.check(_need(checkpoint, jobs, gate), output, time_limit_s=time_limit_s)
+    texts = _texts(checkpoint, calibration, held_out, calibrate)
+    pruned = None
+    if keep_experts is not None:
+        checkpoint, pruned = _with_fewer_experts(checkpoint, keep_experts, texts, progress)
     order = _Order(
         checkpoint=checkpoint,
         text=text,
@@ -147,11 +154,12 @@ def export(
         output=output,
         name=name,
         context_length=length,
-        texts=_texts(checkpoint, calibration, held_out, calibrate),
+        texts=texts,
         gate=gate,
         or_better=or_better,
         replace_existing=replace_existing,
         also=packings,
+        pruned=pruned,
     )
     done: list[Exported] = []
     failed: list[GateError] = []
@@ -201,6 +209,8 @@ def _one(job: _Job, order: _Order, progress: Progress) -> Exported:
                     packing.write(folder, draft, order.checkpoint.config)
                     draft = replace(draft, files=bundle.list_files(folder))
             verdict = _verify(folder, draft, artifact, order, progress) if order.gate else None
+            if verdict is not None and order.pruned is not None:
+                verdict = replace(verdict, record={**verdict.record, "experts_kept": order.pruned})
             if verdict is None or verdict.passed:
                 proven = draft if verdict is None else _proven(draft, verdict)
                 bundle.write(proven, folder)
@@ -291,6 +301,22 @@ def _stage(kind: str, key: str, make: Callable[[Path], Artifact]) -> Artifact:
     return artifact
 
 
+def _with_fewer_experts(
+    checkpoint: Checkpoint, keep: int, texts: _Texts, progress: Progress
+) -> tuple[Checkpoint, dict[str, Any]]:
+    from edge.export import keep_experts
+
+    keep_experts.check(checkpoint, keep, texts.calibration)
+    assert texts.calibration is not None
+    made, record = keep_experts.pruned(checkpoint, keep, texts.calibration, texts.held_out, progress)
+    progress.say(
+        f"keeping {keep} of {record['of']} experts ({record['share_of_use']:.0%} of their use) costs a mean KLD of "
+        f"{record['mean_kld']:.3g} nats to the whole model; perplexity {record['perplexity_source']:.2f} becomes "
+        f"{record['perplexity_export']:.2f}"
+    )
+    return made, record
+
+
 def _texts(checkpoint: Checkpoint, calibration: Path | None, held_out: Path | None, calibrate: bool) -> _Texts:
     """Token windows to calibrate with and to judge by; the two never overlap."""
     from edge.export import calibrate as texts
@@ -316,6 +342,7 @@ def _verify(folder: Path, draft: Bundle, artifact: Artifact, order: _Order, prog
         checkpoint=order.checkpoint.id,
         held_out=order.texts.held_out.sha256,
         code=cache.code_of(gate.__name__),
+        format=cache.code_of(f"{_FORMATS}.{artifact.format}"),
         engine=cache.code_of(f"edge.runtimes.engines.{artifact.format}"),
         encoder=cache.code_of(f"edge.runtimes.encoders.{artifact.format}") if order.sight else None,
         libraries=_libraries(),

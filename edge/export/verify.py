@@ -387,6 +387,16 @@ def table(record: dict[str, Any]) -> str:
                 f"{chosen['decisions']:,} decisions; by chance {chosen['by_chance']:.0%}",
             )
         )
+    if "experts_kept" in record:
+        fewer = record["experts_kept"]
+        rows.append(
+            (
+                "experts kept, KLD to the whole model",
+                f"{fewer['keep']} of {fewer['of']}, {fewer['mean_kld']:.3g}",
+                "",
+                f"the same top token {fewer['same_top1']:.1%}",
+            )
+        )
     if isinstance(record["answers"], dict):
         kept = record["answers"]
         rows.append(

@@ -213,16 +213,25 @@ def tokenizer_ids(path: Path, texts: Sequence[str]) -> list[list[int]]:
 
 
 def weight_errors(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[tuple[str, float]]:
-    """For every matrix that came from one source tensor: its name and the relative error of what is stored.
+    """For every matrix that came from one source tensor, and every expert's: its name and the relative error.
 
-    Relative error is |stored - source| / |source| over all elements.
+    That is |stored - source| / |source| over all elements.
     """
     require("gguf", extra=EXTRA, purpose="reading the weights of a GGUF file")
     import numpy as np
     from gguf import GGUFReader
     from gguf.quants import dequantize
 
+    from edge.export import experts
+
     stored = {t.name: t for t in GGUFReader(artifact.path).tensors}
+    for layer in experts.layers(checkpoint):
+        names = [f"blk.{layer.index}.ffn_{kind}_exps.weight" for kind in ("gate", "up", "down")]
+        stacks = [dequantize(stored[n].data, stored[n].tensor_type) for n in names if n in stored]
+        for e in range(experts.count(checkpoint.config) if len(stacks) == len(names) else 0):
+            for key, stack, wanted in zip(layer.keys(e), stacks, experts.read(checkpoint, layer, e), strict=True):
+                size = float(np.linalg.norm(wanted)) or 1.0
+                yield key, float(np.linalg.norm(stack[e].reshape(wanted.shape) - wanted)) / size
     for entry in artifact.ledger:
         if len(entry.source) != 1 or len(entry.target) != 1 or entry.target[0] not in stored:
             continue

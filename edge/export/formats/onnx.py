@@ -145,11 +145,12 @@ def quantize(
     With `calibration`, the methods that use it carry rounding errors over to other columns of
     the same matrix; without it they round to nearest.
     """
-    from edge.export import onnx_graph, onnx_join, onnx_nodes
+    from edge.export import expert_use, onnx_graph, onnx_join, onnx_nodes
 
     kind = _kind(quantization)
     progress = progress or Silent()
     folder = Path(folder)
+    warnings: list[str] = []
     graph = onnx_graph.load(artifact.path)
     ledger = artifact.ledger
     if kind.bits == 16:
@@ -166,6 +167,9 @@ def quantize(
             "matrices": done,
             "calibration": calibration.sha256 if calibration and chosen.method == "gptq" else None,
         }
+        if calibration is not None and chosen.method == "gptq":
+            used, warnings = expert_use.measured(checkpoint, calibration, progress)
+            plan |= used
     else:
         plan = {"type": "fp32"}
     progress.start("writing the ONNX file")
@@ -182,6 +186,7 @@ def quantize(
         files=files,
         ledger=entries,
         plan={**artifact.plan, **plan},
+        warnings=(*artifact.warnings, *warnings),
     )
 
 

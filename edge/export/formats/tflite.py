@@ -137,7 +137,7 @@ def quantize(
     With `calibration`, blocks of 4 bits carry rounding errors over to other columns of the same
     matrix; without it they are rounded to nearest.
     """
-    from edge.export import litert_run, tflite_ledger
+    from edge.export import expert_use, litert_run, tflite_ledger
 
     kind = _kind(quantization)
     progress = progress or Silent()
@@ -145,6 +145,7 @@ def quantize(
     tools = dict(artifact.tools)
     plan: dict[str, Any] = {"type": quantization}
     embedder = Path(folder) / EMBEDDER if "embedding" in artifact.parts else None
+    warnings: list[str] = []
     if kind.bits == 32:
         for name in artifact.files:
             link(artifact.folder / name, Path(folder) / name)
@@ -159,6 +160,8 @@ def quantize(
         if chosen.method == "gptq" and calibration is not None:
             plan |= {"matrices": _calibrate(target, checkpoint, chosen, calibration, progress)}
             plan |= {"calibration": calibration.sha256}
+            used, warnings = expert_use.measured(checkpoint, calibration, progress)
+            plan |= used
         else:
             plan |= {"method": "rtn", "calibration": None}
     return replace(
@@ -168,6 +171,7 @@ def quantize(
         ledger=tflite_ledger.with_types(artifact.ledger, target, embedder),
         plan={**artifact.plan, **plan},
         tools=tools,
+        warnings=(*artifact.warnings, *warnings),
     )
 
 

@@ -1,0 +1,191 @@
+"""Leave out the experts that a text hardly uses, and measure what that costs.
+
+In each layer the experts stay that got the largest share of the routers' weights on the calibration text;
+the router's rows and the experts' matrices of the others are left out. What is made is a checkpoint of
+its own, in the cache, and the source that its exports are compared with. How far it is from the whole
+model is measured on the held-out text and said with every bundle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge.errors import UsageError
+from edge.export import cache, expert_use, experts
+from edge.export.calibrate import Calibration, activation_statistics
+from edge.export.checkpoint import Checkpoint
+from edge.export.experts import Layer
+from edge.export.gate import logits
+from edge.export.progress import Progress
+from edge.export.reference import load_model
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_SHARD_BYTES = 2 << 30
+_POSITIONS = 2_000
+_RECORD = "experts_kept.json"
+
+
+def check(checkpoint: Checkpoint, keep: int, calibration: Calibration | None) -> None:
+    """Raise `UsageError` for a number of experts that makes no sense for this checkpoint."""
+    if not experts.layers(checkpoint):
+        raise UsageError(f"{checkpoint.name} has no experts to choose from: it is a {checkpoint.family}")
+    used, n = experts.used(checkpoint.config), experts.count(checkpoint.config)
+    if not used <= keep < n:
+        raise UsageError(
+            f"cannot keep {keep} of the {n} experts of {checkpoint.name}",
+            hint=f"each token uses {used}: keep {used} to {n - 1}",
+        )
+    if calibration is None:
+        raise UsageError(
+            "which experts matter is measured on calibration text, and there is none",
+            hint="leave out --no-calibration",
+        )
+
+
+def choose(use: Mapping[int, np.ndarray], keep: int) -> dict[int, list[int]]:
+    """The experts of each layer with the largest share of the routers' weights, in their old order.
+
+    `use` has `(2, experts)` for each layer: tokens, and the sum of the weights they were routed with.
+    """
+    found = {}
+    for layer, (_, weight) in use.items():
+        best = sorted(range(len(weight)), key=weight.__getitem__, reverse=True)
+        found[layer] = sorted(best[:keep])
+    return found
+
+
+def pruned(
+    checkpoint: Checkpoint, keep: int, calibration: Calibration, held_out: Calibration, progress: Progress
+) -> tuple[Checkpoint, dict[str, Any]]:
+    """The checkpoint with `keep` experts in each layer, and the record of what that costs."""
+    from edge.export.sources.folder import open_folder
+
+    key = cache.key(
+        checkpoint=checkpoint.id,
+        keep=keep,
+        text=calibration.sha256,
+        judged=held_out.sha256,
+        code=cache.code_of(__name__),
+    )
+    folder = cache.find("checkpoints", key)
+    if folder is None:
+        statistics = activation_statistics(checkpoint, calibration, progress)
+        use = {layer.index: statistics[expert_use.key(layer.index)] for layer in experts.layers(checkpoint)}
+        kept = choose(use, keep)
+        with cache.building("checkpoints", key) as work:
+            progress.start(f"leaving out all but {keep} experts of each layer")
+            _write(checkpoint, kept, keep, work)
+            total = sum(float(u[1].sum()) for u in use.values())
+            record = {
+                "keep": keep,
+                "of": experts.count(checkpoint.config),
+                "kept": {str(layer): chosen for layer, chosen in kept.items()},
+                "share_of_use": sum(float(use[i][1][chosen].sum()) for i, chosen in kept.items()) / total,
+                **_cost(checkpoint, replace(checkpoint, **_opened(open_folder(work))), held_out, progress),
+            }
+            (work / _RECORD).write_text(json.dumps(record, indent=1))
+        folder = cache.root() / "checkpoints" / key
+    made = open_folder(folder)
+    record = json.loads((folder / _RECORD).read_text())
+    digest = hashlib.sha256(json.dumps(record["kept"], sort_keys=True).encode()).hexdigest()
+    identity = {**checkpoint.identity, f"experts kept: {keep}": digest}
+    name = f"{checkpoint.name}-{keep}-experts"
+    return replace(made, name=name, identity=identity, licence=checkpoint.licence), record
+
+
+def _opened(made: Checkpoint) -> dict[str, Any]:
+    return {"folder": made.folder, "config": made.config, "tensors": made.tensors}
+
+
+def _cost(whole: Checkpoint, part: Checkpoint, held_out: Calibration, progress: Progress) -> dict[str, Any]:
+    """How far the pruned model is from the whole one, both in PyTorch, on text that nothing was chosen by."""
+    progress.start("measuring what the experts were worth", _POSITIONS)
+    found = logits.compare(
+        _logits(whole),
+        _logits(part),
+        held_out.windows,
+        vocab_size=int(whole.config["vocab_size"]),
+        at_least=_POSITIONS,
+        advance=progress.advance,
+    )
+    names = ("positions", "mean_kld", "kld_low", "kld_high", "same_top1", "perplexity_source", "perplexity_export")
+    return {name: getattr(found, name) for name in names}
+
+
+def _logits(checkpoint: Checkpoint) -> logits.Logits:
+    import torch
+
+    model = load_model(checkpoint)
+
+    def run(window: Any) -> np.ndarray:
+        with torch.inference_mode():
+            out: np.ndarray = model(torch.tensor([list(window)]), use_cache=False).logits[0].numpy()
+        return out
+
+    return run
+
+
+def _write(checkpoint: Checkpoint, kept: Mapping[int, list[int]], keep: int, work: Path) -> None:
+    """The folder of the pruned checkpoint; weights keep their types, one shard in memory at a time."""
+    from safetensors.torch import save_file
+
+    for path in checkpoint.folder.iterdir():
+        if path.suffix in (".json", ".jinja", ".model", ".txt") and not path.name.endswith(".index.json"):
+            (work / path.name).write_bytes(path.read_bytes())
+    config = dict(checkpoint.config)
+    config |= {name: keep for name in ("num_local_experts", "num_experts") if name in config}
+    (work / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    batch: dict[str, Any] = {}
+    weight_map: dict[str, str] = {}
+    size = shard = 0
+
+    def flush() -> None:
+        nonlocal batch, size, shard
+        shard += 1
+        name = f"model-{shard:05}.safetensors"
+        save_file(batch, work / name, metadata={"format": "pt"})
+        weight_map.update(dict.fromkeys(batch, name))
+        batch, size = {}, 0
+
+    for name, tensor in _tensors(checkpoint, kept):
+        n_bytes = tensor.numel() * tensor.element_size()
+        if batch and size + n_bytes > _SHARD_BYTES:
+            flush()
+        batch[name] = tensor.contiguous()
+        size += n_bytes
+    flush()
+    index = {"metadata": {}, "weight_map": weight_map}
+    (work / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+
+
+def _tensors(checkpoint: Checkpoint, kept: Mapping[int, list[int]]) -> Iterator[tuple[str, Any]]:
+    """Every tensor that stays, under its new name, as the file has it."""
+    from safetensors import safe_open
+
+    moves: dict[str, str | None] = {}
+    rows: dict[str, list[int]] = {}
+    for layer in experts.layers(checkpoint):
+        moves |= _moves(layer, kept[layer.index])
+        rows |= dict.fromkeys((layer.router, *(layer.stacked or ())), kept[layer.index])
+    for name, info in checkpoint.tensors.items():
+        new = moves.get(name, name)
+        if new is None:
+            continue
+        with safe_open(checkpoint.folder / info.file, framework="pt") as file:
+            tensor = file.get_tensor(name)
+        yield new, tensor[rows[name]] if name in rows else tensor
+
+
+def _moves(layer: Layer, kept: list[int]) -> dict[str, str | None]:
+    """Old name to new name for the experts that stay, to nothing for those that do not."""
+    out: dict[str, str | None] = {name: None for expert in layer.experts for name in expert}
+    for new, old in enumerate(kept if layer.experts else ()):
+        out |= dict(zip(layer.experts[old], layer.experts[new], strict=True))
+    return out
