@@ -30,9 +30,15 @@ def test_full_precision_is_the_source(tiny_moe, tmp_path, model_type, form):
     assert record["routing"]["overlap"] > 0.999
     assert record["routing"]["decisions"] >= 2 * 256
     prompt, tokens = done.bundle.selftest["prompt"], done.bundle.selftest["tokens"]
+    ids = torch.tensor([prompt])
     with torch.inference_mode():
         made = load_model(checkpoint).generate(
-            torch.tensor([prompt]), max_new_tokens=len(tokens), do_sample=False, eos_token_id=None, pad_token_id=2
+            ids,
+            attention_mask=torch.ones_like(ids),  # the prompt holds the padding token, which ends turns
+            max_new_tokens=len(tokens),
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=2,
         )
     assert made[0, len(prompt) :].tolist() == list(tokens)
 
