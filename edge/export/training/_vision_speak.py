@@ -2,7 +2,7 @@
 
 Adapters of low rank on the attention of a frozen SmolLM2; the tower stays as stage one left it. Behind one
 picture stand several questions, each of which sees the picture and itself only, so the picture is read once.
-One sequence of each batch is plain conversation in SmolLM2's own words (`corpus/calibration.jsonl`), so that it
+One sequence of every other batch is plain conversation in SmolLM2's own words (`corpus/calibration.jsonl`), so that it
 goes on to chat without a picture.
 """
 
@@ -20,13 +20,13 @@ from typing import Any
 
 from edge.export import corpus
 from edge.export.corpus.picture_questions import Question, questions
-from edge.export.corpus.pictures import Picture, picture
+from edge.export.corpus.pictures import picture
 from edge.export.training._vision_see import look, pixels
 from edge.export.zoo.smollm2_vision import IMAGE_TOKEN_ID, N_IMAGE_TOKENS
 
 RANK = 8
 ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj")
-_IGNORED = -100
+IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def picture_row(tokenizer: Any, asked: Sequence[Question], *, in_turn: bool) -> 
         return ids
 
     ids = [*encode("<|im_start|>user\n"), *[IMAGE_TOKEN_ID] * N_IMAGE_TOKENS]
-    row = Row(ids, list(range(len(ids))), [0] * len(ids), [_IGNORED] * len(ids))
+    row = Row(ids, list(range(len(ids))), [0] * len(ids), [IGNORED] * len(ids))
     start = len(ids)
     for n, question in enumerate(asked, 1):
         prompt = encode(f"{question.text}<|im_end|>\n<|im_start|>assistant\n")
@@ -57,7 +57,7 @@ def picture_row(tokenizer: Any, asked: Sequence[Question], *, in_turn: bool) -> 
         row.ids.extend(prompt + answer)
         row.positions.extend(range(start, start + len(prompt) + len(answer)))
         row.blocks.extend([0 if in_turn else n] * (len(prompt) + len(answer)))
-        row.labels.extend([_IGNORED] * (len(prompt) - 1) + answer + [_IGNORED])
+        row.labels.extend([IGNORED] * (len(prompt) - 1) + answer + [IGNORED])
         start += len(prompt) + len(answer) if in_turn else 0
     return row
 
@@ -77,7 +77,7 @@ def chat_row(tokenizer: Any, messages: Sequence[dict[str, str]], limit: int) -> 
             ids += part
             said += [counts] * len(part)
     ids, said = ids[:limit], said[:limit]
-    labels = [i if s else _IGNORED for i, s in zip(ids[1:], said[1:], strict=True)] + [_IGNORED]
+    labels = [i if s else IGNORED for i, s in zip(ids[1:], said[1:], strict=True)] + [IGNORED]
     return Row(ids, list(range(len(ids))), [0] * len(ids), labels)
 
 
@@ -133,7 +133,8 @@ def hidden_states(model: Any, rows: Sequence[Row], seen: Any | None) -> Any:
     same = (blocks[:, :, None] == blocks[:, None, :]) | (blocks[:, None, :] == 0)
     may_see = same & torch.ones(length, length, dtype=torch.bool).tril()
     mask = torch.zeros(may_see.shape, dtype=embeds.dtype).masked_fill(~may_see, torch.finfo(embeds.dtype).min)
-    return model.model.language_model(
+    decoder = getattr(model.model, "language_model", model.model)
+    return decoder(
         inputs_embeds=embeds, attention_mask=mask[:, None], position_ids=table("positions", 0), use_cache=False
     ).last_hidden_state
 
@@ -147,7 +148,10 @@ def train(model: Any, tokenizer: Any, *, steps: int, batch: int, each: int, rate
     model.model.language_model.to(torch.bfloat16)
     for p in parameters:
         p.data = p.data.float()
-    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        [{"params": parameters[0::2], "scale": 1.0}, {"params": parameters[1::2], "scale": 2.5}],  # lora_A, lora_B
+        lr=rate, weight_decay=0.0, betas=(0.9, 0.98),
+    )  # fmt: skip
     first = 0
     if state.is_file():
         saved = torch.load(state)
@@ -161,19 +165,21 @@ def train(model: Any, tokenizer: Any, *, steps: int, batch: int, each: int, rate
     started, mean = time.process_time(), 0.0
     for step in range(first, steps):
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / 20) * (0.05 + 0.475 * (1 + math.cos(math.pi * step / steps)))
+            falling = 0.05 + 0.475 * (1 + math.cos(math.pi * step / steps))
+            group["lr"] = group["scale"] * rate * min(1, (step + 1) / 20) * falling
         rng = random.Random(f"speak {step}")
         scenes = [picture(step * batch + i) for i in range(batch)]
         rows = []
         for scene in scenes:
             asked = questions(scene, rng)
             rows.append(picture_row(tokenizer, rng.sample(asked, min(each, len(asked))), in_turn=rng.random() < 0.25))
-        rows.append(chat_row(tokenizer, rng.choice(chats), max(len(r.ids) for r in rows)))
+        if step % 2:
+            rows.append(chat_row(tokenizer, rng.choice(chats), max(len(r.ids) for r in rows)))
         with torch.no_grad():
             seen = look(model, pixels(scenes))
         hidden = hidden_states(model, rows, seen)
-        labels = torch.tensor([r.labels + [_IGNORED] * (hidden.shape[1] - len(r.labels)) for r in rows])
-        counted = labels != _IGNORED
+        labels = torch.tensor([r.labels + [IGNORED] * (hidden.shape[1] - len(r.labels)) for r in rows])
+        counted = labels != IGNORED
         logits = F.linear(hidden[counted], model.get_input_embeddings().weight).float()
         loss = F.cross_entropy(logits, labels[counted])
         optimizer.zero_grad()
@@ -186,37 +192,34 @@ def train(model: Any, tokenizer: Any, *, steps: int, batch: int, each: int, rate
         if (step + 1) % 50 == 0 or step + 1 == steps:
             kept = {k: v for k, v in model.model.language_model.state_dict().items() if ".lora_" in k}
             torch.save({"adapters": kept, "optimizer": optimizer.state_dict(), "step": step + 1}, state)
-            log(f"speak {step + 1} held out {taught(model, tokenizer, n=24)}")
+            right, asked = taught(model, tokenizer, range(10**6, 10**6 + 16))
+            log(f"speak {step + 1} held out {right.total()}/{asked.total()} {dict(right)} of {dict(asked)}")
 
 
-def taught(model: Any, tokenizer: Any, *, n: int) -> str:
-    """Of the questions about `n` held-out pictures, those whose taught answer is said word for word, by kind.
+def taught(
+    model: Any, tokenizer: Any, seeds: Sequence[int], *, see: Any = look, values: Any = pixels
+) -> tuple[Counter[str], Counter[str]]:
+    """Of all questions about these held-out pictures, those answered in the taught words and no others; by kind.
 
-    The answer is given and each next token compared, which agrees with greedy decoding for this one answer.
+    The taught answer is given, and each token compared with the likeliest: it is what greedy decoding would say.
+    `see` and `values` can put something else in place of the picture.
     """
     import torch
 
     right, asked_of = Counter[str](), Counter[str]()
-    scenes = [picture(10**6 + i, held_out=True) for i in range(n)]
-    for at in range(0, n, 8):
-        some = scenes[at : at + 8]
-        asked = [questions(s, random.Random(s.seed)) for s in some]
+    for at in range(0, len(seeds), 8):
+        scenes = [picture(s, held_out=True) for s in seeds[at : at + 8]]
+        asked = [questions(s, random.Random(f"held out {s.seed}")) for s in scenes]
         rows = [picture_row(tokenizer, a, in_turn=False) for a in asked]
         with torch.no_grad():
-            hidden = hidden_states(model, rows, look(model, pixels(some)))
-            for row, qs, states in zip(rows, asked, hidden, strict=True):
-                spots = [i for i, label in enumerate(row.labels) if label != _IGNORED]
-                said = (states[spots] @ model.get_input_embeddings().weight.T).argmax(-1).tolist()
-                hits: dict[int, list[bool]] = {row.blocks[i]: [] for i in spots}
-                for i, token in zip(spots, said, strict=True):
-                    hits[row.blocks[i]].append(token == row.labels[i])
-                for number, question in enumerate(qs, 1):
-                    asked_of[question.kind] += 1
-                    right[question.kind] += all(hits[number])
-    parts = " ".join(f"{kind} {right[kind]}/{n}" for kind, n in asked_of.items())
-    return f"{sum(right.values())}/{sum(asked_of.values())}: {parts}"
-
-
-def pictures_of(seeds: Sequence[int], *, held_out: bool) -> list[Picture]:
-    """The scenes of these seeds."""
-    return [picture(s, held_out=held_out) for s in seeds]
+            hidden = hidden_states(model, rows, see(model, values(scenes)))
+        for row, qs, states in zip(rows, asked, hidden, strict=True):
+            spots = [i for i, label in enumerate(row.labels) if label != IGNORED]
+            said = (states[spots] @ model.get_input_embeddings().weight.T).argmax(-1).tolist()
+            hits: dict[int, list[bool]] = {row.blocks[i]: [] for i in spots}
+            for i, token in zip(spots, said, strict=True):
+                hits[row.blocks[i]].append(token == row.labels[i])
+            for number, question in enumerate(qs, 1):
+                asked_of[question.kind] += 1
+                right[question.kind] += all(hits[number])
+    return right, asked_of

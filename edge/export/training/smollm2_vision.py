@@ -3,6 +3,7 @@
     python -m edge.export.training.smollm2_vision FOLDER see      # tower and projector, no language model
     python -m edge.export.training.smollm2_vision FOLDER speak    # the decoder's adapters
     python -m edge.export.training.smollm2_vision FOLDER pack     # what was learned -> the zoo's adapter
+    python -m edge.export.training.smollm2_vision FOLDER score    # the zoo's model -> score.json
 
 FOLDER keeps state and logs. Pictures, questions and their order follow from the step, the first weights from SEED.
 """
@@ -21,7 +22,7 @@ SEED = 20261125
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("stage", choices=("see", "speak", "pack"))
+    parser.add_argument("stage", choices=("see", "speak", "pack", "score"))
     parser.add_argument("--steps", type=int, help="default: those that the zoo's adapter was trained for")
     args = parser.parse_args(argv)
     args.folder.mkdir(parents=True, exist_ok=True)
@@ -30,6 +31,9 @@ def main(argv: list[str] | None = None) -> None:
 
     from edge.export.training import _vision_see, _vision_speak
 
+    if args.stage == "score":
+        _score()
+        return
     torch.manual_seed(SEED)
     log = _log(args.folder / f"{args.stage}.log")
     model, tokenizer = new_model()
@@ -40,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     _vision_see.parts(model).load_state_dict(torch.load(see)["parts"])
     if args.stage == "speak":
         model.eval()
-        _vision_speak.train(model, tokenizer, steps=args.steps or 400, batch=8, each=4, rate=1e-3, state=speak, log=log)
+        _vision_speak.train(model, tokenizer, steps=args.steps or 250, batch=6, each=6, rate=1e-3, state=speak, log=log)
         return
     _pack(model, speak)
 
@@ -88,9 +92,26 @@ def _pack(model: Any, speak: Path) -> None:
     with tempfile.TemporaryDirectory() as work:
         assemble(open_source("smollm2"), adapter, Path(work))
         digest = sha256_of(Path(work) / "model.safetensors")
-    score = ADAPTER / "score.json"
-    known = json.loads(score.read_text(encoding="utf-8")) if score.is_file() else {}
-    score.write_text(json.dumps(known | {"weights_sha256": digest}, indent=2) + "\n", encoding="utf-8")
+    _note({"weights_sha256": digest})
+
+
+def _score() -> None:
+    from edge.export.reference import load_model, load_tokenizer
+    from edge.export.source import open_source
+    from edge.export.training import _vision_score
+
+    checkpoint = open_source("smollm2-vision")
+    base = load_model(open_source("smollm2"))
+    _note(_vision_score.score(load_model(checkpoint), load_tokenizer(checkpoint), base))
+
+
+def _note(facts: dict[str, Any]) -> None:
+    """Into score.json, beside what it says already."""
+    from edge.export.zoo.smollm2_vision import ADAPTER
+
+    path = ADAPTER / "score.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path.write_text(json.dumps(known | facts, indent=2) + "\n", encoding="utf-8")
 
 
 def _log(path: Path) -> Any:
