@@ -192,8 +192,8 @@ def train(model: Any, tokenizer: Any, *, steps: int, batch: int, each: int, rate
         if (step + 1) % 50 == 0 or step + 1 == steps:
             kept = {k: v for k, v in model.model.language_model.state_dict().items() if ".lora_" in k}
             torch.save({"adapters": kept, "optimizer": optimizer.state_dict(), "step": step + 1}, state)
-            right, asked = taught(model, tokenizer, range(10**6, 10**6 + 16))
-            log(f"speak {step + 1} held out {right.total()}/{asked.total()} {dict(right)} of {dict(asked)}")
+            right, of = taught(model, tokenizer, range(10**6, 10**6 + 16))
+            log(f"speak {step + 1} held out {right.total()}/{of.total()} {dict(right)} of {dict(of)}")
 
 
 def taught(
