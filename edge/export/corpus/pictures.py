@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edge.errors import require
@@ -64,12 +64,14 @@ class Picture:
     background: tuple[tuple[int, int, int], tuple[int, int, int]]
 
 
-def picture(seed: int, *, held_out: bool = False) -> Picture:
-    """The scene of this seed; the two kinds never show the same coloured thing by design.
+def picture(seed: int, *, held_out: bool = False, any_colour: bool = False) -> Picture:
+    """The scene of this seed.
 
-    A training picture shows no thing in its unseen colour, a held-out picture at least one.
+    A training picture shows no thing in its unseen colour, a held-out picture at least one. With `any_colour`
+    each thing of a training picture has whatever colour, far from its unseen one, and its `colour` says nothing:
+    that teaches what a shape is, whatever its colour.
     """
-    rng = random.Random(f"{'held out' if held_out else 'training'} {seed}")
+    rng = random.Random(f"{'held out' if held_out else 'any colour' if any_colour else 'training'} {seed}")
     while True:
         n = rng.choice((1, 2, 2, 3))
         kinds = [(rng.choice(tuple(COLOURS)), _a_thing(rng)) for _ in range(n)]
@@ -82,10 +84,19 @@ def picture(seed: int, *, held_out: bool = False) -> Picture:
             continue
         cells = sorted(rng.sample(range(len(PLACES)), n))
         things = [_put(rng, *kind, cell) for kind, cell in zip(kinds, cells, strict=True)]
+        if any_colour:
+            things = [replace(t, rgb=_far_from(COLOURS[UNSEEN[t.name]], rng)) for t in things]
         ends = (_a_background(rng), _a_background(rng))
         middle = tuple((a + b) / 2 for a, b in zip(*ends, strict=True))
         if _apart(things) and all(math.dist(t.rgb, b) > _CONTRAST for t in things for b in (*ends, middle)):
             return Picture(seed, tuple(things), ends)
+
+
+def _far_from(unseen: tuple[int, int, int], rng: random.Random) -> tuple[int, int, int]:
+    while True:
+        rgb = (rng.randint(0, 255), rng.randint(0, 255), rng.randint(0, 255))
+        if math.dist(rgb, unseen) > _CONTRAST:
+            return rgb
 
 
 def _a_thing(rng: random.Random) -> str:

@@ -13,12 +13,31 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edge.export.corpus.pictures import COLOURS, PLACES, THINGS, Picture, draw, picture
 
 SIDE = 6  # patches
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps, the rate and over how many steps a cosine takes it down, the share of pictures in any colour at all,
+    and what a thing's word weighs in the loss beside that of a colour or a place."""
+
+    steps: int
+    rate: float
+    cosine: int
+    any_colour: float
+    thing: float
+
+
+PHASES = (Phase(3000, 1.2e-3, 4000, 0.0, 1.0), Phase(3000, 8e-4, 3000, 0.5, 2.0))
+STEPS = sum(phase.steps for phase in PHASES)
+BATCH = 32
+_ANY = -100  # a word that may be anything
 EMPTY = "."
 _PLACE_WORDS = {place: (place.split() * 2)[:2] for place in PLACES}
 WORDS = (EMPTY, *COLOURS, *THINGS, "top", "bottom", "left", "right", "middle")
@@ -51,32 +70,47 @@ def pixels(scenes: list[Picture]) -> Any:
     return (torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1).contiguous()
 
 
-def train(model: Any, tokenizer: Any, *, steps: int, batch: int, rate: float, state: Path, log: Any) -> None:
+def plan(step: int) -> tuple[Phase, float]:
+    """The phase of this step, the last one for steps beyond, and its rate."""
+    for phase in PHASES:
+        if step < phase.steps or phase is PHASES[-1]:
+            break
+        step -= phase.steps
+    warm = min(1.0, (step + 1) / 200)
+    return phase, phase.rate * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * min(step / phase.cosine, 1))))
+
+
+def train(model: Any, tokenizer: Any, *, steps: int, state: Path, log: Any) -> None:
     """Train `model`'s tower and projector in place; goes on from `state` when it is there."""
     import torch
     import torch.nn.functional as F
 
     words = model.get_input_embeddings().weight[word_ids(tokenizer)].detach().float()  # (n_words, hidden)
     trained = parts(model).train()
-    optimizer = torch.optim.AdamW(trained.parameters(), lr=rate, weight_decay=0.02, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-3, weight_decay=0.02, betas=(0.9, 0.98))
     first = 0
     if state.is_file():
         saved = torch.load(state)
         trained.load_state_dict(saved["parts"])
         optimizer.load_state_dict(saved["optimizer"])
         first = saved["step"]
-    weight = torch.tensor([0.15] + [1.0] * (len(WORDS) - 1))
     started, wrong = time.process_time(), 0.0
     for step in range(first, steps):
+        phase, rate = plan(step)
+        weight = torch.tensor([0.15 if w == EMPTY else phase.thing if w in THINGS else 1.0 for w in WORDS])
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / 200) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / steps)))
-        scenes = [picture(step * batch + i) for i in range(batch)]
+            group["lr"] = rate
+        n_any = round(phase.any_colour * BATCH)
+        scenes = [picture(step * BATCH + i, any_colour=i < n_any) for i in range(BATCH)]
         target = torch.tensor([[WORDS.index(w) for w in words_of(s)] for s in scenes])
+        free = (target >= 1) & (target <= len(COLOURS)) & (torch.arange(BATCH) < n_any)[:, None]
         with torch.autocast("cpu", torch.bfloat16):
             seen = look(model, pixels(scenes))
         seen = seen.float()
-        loss = F.cross_entropy(-nearness(seen, words).flatten(0, 1), target.flatten(), weight=weight)
-        loss = loss + 0.02 * (seen - words[target]).square().sum(-1).mean()
+        loss = F.cross_entropy(
+            -nearness(seen, words).flatten(0, 1), target.masked_fill(free, _ANY).flatten(), weight=weight
+        )
+        loss = loss + 0.02 * (seen - words[target]).square().sum(-1)[~free].mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)

@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     model, tokenizer = new_model()
     see, speak = args.folder / "see.pt", args.folder / "speak.pt"
     if args.stage == "see":
-        _vision_see.train(model, tokenizer, steps=args.steps or 4000, batch=32, rate=1.2e-3, state=see, log=log)
+        _vision_see.train(model, tokenizer, steps=args.steps or _vision_see.STEPS, state=see, log=log)
         return
     _vision_see.parts(model).load_state_dict(torch.load(see)["parts"])
     if args.stage == "speak":
