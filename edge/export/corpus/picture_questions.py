@@ -52,10 +52,19 @@ class Question:
         return _plain(answer) in {_plain(a) for a in self.answers}
 
 
-def held_out(n: int = 64) -> list[tuple[Picture, tuple[Question, ...]]]:
-    """`n` pictures with something no training picture shows, and one question of each kind that fits."""
-    scenes = [picture(seed, held_out=True) for seed in range(n)]
-    return [(scene, questions(scene, random.Random(f"held out {scene.seed}"))) for scene in scenes]
+def held_out(n: int = 64, each: int = len(KINDS)) -> list[tuple[Picture, tuple[Question, ...]]]:
+    """`n` pictures with something no training picture shows, and `each` questions about it, of each kind in turn.
+
+    >>> len(held_out(64, each=2)), sum(len(asked) for _, asked in held_out(64, each=2))
+    (64, 128)
+    """
+    result = []
+    for seed in range(n):
+        scene = picture(seed, held_out=True)
+        asked = questions(scene, random.Random(f"held out {seed}"))
+        turned = [asked[(seed * each + i) % len(asked)] for i in range(min(each, len(asked)))]
+        result.append((scene, tuple(sorted(turned, key=lambda q: KINDS.index(q.kind)))))
+    return result
 
 
 def questions(scene: Picture, rng: random.Random) -> tuple[Question, ...]:

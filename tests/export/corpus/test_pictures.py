@@ -87,6 +87,9 @@ def test_held_out_questions_are_of_every_kind_and_half_of_yes_or_no_is_no():
     yes_or_no = Counter(q.answers[0].startswith("Yes") for q in asked if q.kind == "exists")
     assert 0.4 < yes_or_no[True] / yes_or_no.total() < 0.6
     assert held_out() == held_out()
+    few = Counter(q.kind for _, qs in held_out(each=2) for q in qs)
+    assert set(few) == set(KINDS)
+    assert few.total() == 128
 
 
 def test_an_answer_is_right_when_it_is_an_accepted_one_and_nothing_else():
