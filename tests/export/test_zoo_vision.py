@@ -7,18 +7,16 @@ import json
 import numpy as np
 import pytest
 
-from edge.errors import InputError
+from edge.export.corpus.picture_questions import KINDS, held_out
+from edge.export.corpus.pictures import draw
 from edge.export.source import open_source
+from edge.export.training._vision_score import N_PICTURES, _told, best_guess
 from edge.export.zoo import smollm2_vision as zoo
+from edge.export.zoo._assemble import ADAPTERS
 from edge.readers import safetensors
 
-
-def test_adapters_are_merged_without_a_matrix_library_and_right():
-    rng = np.random.default_rng(0)
-    weight, down, up = (rng.normal(size=s).astype(np.float32) for s in ((6, 5), (2, 5), (6, 2)))
-    merged = zoo.merge(weight, down, up)
-    assert merged.dtype == np.float32
-    np.testing.assert_allclose(merged, weight + up @ down, rtol=1e-6, atol=1e-6)
+HOME = ADAPTERS / "smollm2-vision"
+SCORE = json.loads((HOME / "score.json").read_text(encoding="utf-8"))
 
 
 def test_new_rows_of_the_embedding_are_small_but_not_nothing():
@@ -30,15 +28,34 @@ def test_new_rows_of_the_embedding_are_small_but_not_nothing():
 
 
 def test_the_adapter_is_small_and_in_float16():
-    header = safetensors.read_header(zoo.ADAPTER / "adapter.safetensors")
+    header = safetensors.read_header(HOME / "adapter.safetensors")
     assert {t.dtype for t in header.tensors.values()} == {"F16"}
-    assert (zoo.ADAPTER / "adapter.safetensors").stat().st_size < 7e6
+    assert (HOME / "adapter.safetensors").stat().st_size < 7e6
 
 
-def test_other_weights_than_those_scored_are_refused(tmp_path):
-    (tmp_path / "model.safetensors").write_bytes(b"something else")
-    with pytest.raises(InputError, match="not the weights that were scored"):
-        zoo._check(tmp_path / "model.safetensors")
+def test_the_score_is_high_far_above_the_blind_and_adds_up():
+    told = [SCORE["score"], *SCORE["blind"].values()]
+    for part in told:
+        pairs = [tuple(map(int, pair.split("/"))) for pair in part["by_kind"].values()]
+        assert (sum(r for r, _ in pairs), sum(n for _, n in pairs)) == (part["right"], part["asked"])
+        assert part["share"] == round(part["right"] / part["asked"], 4)
+        assert set(part["by_kind"]) == set(KINDS)
+    assert SCORE["score"]["share"] >= 0.9
+    assert all(part["share"] < 0.3 for part in SCORE["blind"].values())
+    assert SCORE["score"]["asked"] == sum(len(asked) for _, asked in held_out(N_PICTURES))
+
+
+def test_the_best_guess_without_looking_is_what_the_score_says():
+    assert _told(*best_guess(range(N_PICTURES))) == SCORE["blind"]["best guess"]
+
+
+def test_the_card_says_what_the_score_says():
+    card = (HOME / "card.md").read_text(encoding="utf-8")
+    for part in (SCORE["score"], *SCORE["blind"].values()):
+        assert f"{part['right']} of {part['asked']}" in card
+    for kind, pair in SCORE["score"]["by_kind"].items():
+        assert f"| {kind} | {pair.replace('/', ' of ')} |" in card
+    assert f"{SCORE['chat']['smollm2-vision']:.2f}" in card
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +81,24 @@ def test_it_is_a_checkpoint_as_the_ecosystem_has_them(checkpoint):
         tokenizer.apply_chat_template(plain, tokenize=False)
         == "<|im_start|>system\nBe short.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
     )
+
+
+@pytest.mark.runtime
+def test_it_answers_questions_about_pictures_it_never_saw_and_chats_without_one(checkpoint):
+    from edge.export.reference import load_model, load_processor
+
+    model, processor = load_model(checkpoint), load_processor(checkpoint)
+
+    def answer(question, picture=None):
+        parts = [{"type": "text", "text": question}]
+        if picture is not None:
+            parts.insert(0, {"type": "image"})
+        text = processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)
+        inputs = processor(text=text, images=None if picture is None else [picture], return_tensors="pt")
+        ids = model.generate(**inputs, max_new_tokens=48, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+        return processor.tokenizer.decode(ids, skip_special_tokens=True)
+
+    asked = [(scene, q) for scene, qs in held_out(12, each=2) for q in qs]
+    right = sum(q.is_right(answer(q.text, draw(scene))) for scene, q in asked)
+    assert right >= 0.8 * len(asked)
+    assert "Paris" in answer("What is the capital of France?")

@@ -21,12 +21,15 @@ from typing import Any
 from edge.export import corpus
 from edge.export.corpus.picture_questions import Question, questions
 from edge.export.corpus.pictures import picture
+from edge.export.training import lora
 from edge.export.training._vision_see import look, pixels
 from edge.export.zoo.smollm2_vision import IMAGE_TOKEN_ID, N_IMAGE_TOKENS
 
+SEED = 20261125
 RANK = 8
 ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj")
 IGNORED = -100
+_SHARES = {"lora_A": 1.0, "lora_B": 1.0, "weight": 0.2}  # of the rate; `weight` are the norms' gains
 
 
 @dataclass(frozen=True)
@@ -81,41 +84,6 @@ def chat_row(tokenizer: Any, messages: Sequence[dict[str, str]], limit: int) -> 
     return Row(ids, list(range(len(ids))), [0] * len(ids), labels)
 
 
-def adapt(model: Any) -> list[Any]:
-    """Freeze everything, put adapters on the decoder's attention; returns their parameters."""
-    import torch
-
-    class Adapted(torch.nn.Module):
-        """A frozen linear layer plus `lora_B @ lora_A`."""
-
-        def __init__(self, linear: Any) -> None:
-            super().__init__()
-            self.linear = linear
-            self.lora_A = torch.nn.Parameter(torch.randn(RANK, linear.in_features) / math.sqrt(linear.in_features))
-            self.lora_B = torch.nn.Parameter(torch.zeros(linear.out_features, RANK))
-
-        def forward(self, x: Any) -> Any:
-            return self.linear(x) + (x @ self.lora_A.to(x.dtype).T) @ self.lora_B.to(x.dtype).T
-
-    model.requires_grad_(False)
-    found = []
-    for layer in model.model.language_model.layers:
-        for name in ADAPTED:
-            adapted = Adapted(getattr(layer.self_attn, name))
-            setattr(layer.self_attn, name, adapted)
-            found += [adapted.lora_A, adapted.lora_B]
-    return found
-
-
-def adapters(model: Any) -> dict[str, Any]:
-    """What was learned, under the names that the assembled checkpoint gives the layers."""
-    return {
-        f"language_model.{name}": value.detach().float()
-        for name, value in model.model.language_model.state_dict(prefix="model.").items()
-        if ".lora_" in name
-    }
-
-
 def hidden_states(model: Any, rows: Sequence[Row], seen: Any | None) -> Any:
     """The decoder's last hidden states (n, length, hidden) in bfloat16; `seen` are the pictures' image tokens."""
     import torch
@@ -144,18 +112,18 @@ def train(model: Any, tokenizer: Any, *, steps: int, batch: int, each: int, rate
     import torch
     import torch.nn.functional as F
 
-    parameters = adapt(model)
-    model.model.language_model.to(torch.bfloat16)
-    for p in parameters:
-        p.data = p.data.float()
-    optimizer = torch.optim.AdamW(
-        [{"params": parameters[0::2], "scale": 1.0}, {"params": parameters[1::2], "scale": 2.5}],  # lora_A, lora_B
-        lr=rate, weight_decay=0.0, betas=(0.9, 0.98),
-    )  # fmt: skip
+    model.requires_grad_(False)
+    trained = lora.attach(model.model.language_model.to(torch.bfloat16), ADAPTED, RANK, SEED)
+    groups = [
+        {"params": [p for n, p in trained.items() if n.rpartition(".")[2] == part], "share": share}
+        for part, share in _SHARES.items()
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=0.0, betas=(0.9, 0.98))
     first = 0
     if state.is_file():
         saved = torch.load(state)
-        model.model.language_model.load_state_dict(saved["adapters"], strict=False)
+        for name, value in saved["trained"].items():
+            trained[name].data.copy_(value)
         optimizer.load_state_dict(saved["optimizer"])
         first = saved["step"]
     chats = [
@@ -166,7 +134,7 @@ def train(model: Any, tokenizer: Any, *, steps: int, batch: int, each: int, rate
     for step in range(first, steps):
         for group in optimizer.param_groups:
             falling = 0.05 + 0.475 * (1 + math.cos(math.pi * step / steps))
-            group["lr"] = group["scale"] * rate * min(1, (step + 1) / 20) * falling
+            group["lr"] = group["share"] * rate * min(1, (step + 1) / 20) * falling
         rng = random.Random(f"speak {step}")
         scenes = [picture(step * batch + i) for i in range(batch)]
         rows = []
@@ -184,14 +152,14 @@ def train(model: Any, tokenizer: Any, *, steps: int, batch: int, each: int, rate
         loss = F.cross_entropy(logits, labels[counted])
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        torch.nn.utils.clip_grad_norm_(list(trained.values()), 1.0)
         optimizer.step()
         mean = loss.item() if step == first else 0.9 * mean + 0.1 * loss.item()
         if (step + 1) % 10 == 0:
             log(f"speak {step + 1}/{steps} loss {mean:.4f} cpu {time.process_time() - started:.0f} s")
         if (step + 1) % 50 == 0 or step + 1 == steps:
-            kept = {k: v for k, v in model.model.language_model.state_dict().items() if ".lora_" in k}
-            torch.save({"adapters": kept, "optimizer": optimizer.state_dict(), "step": step + 1}, state)
+            kept = {n: p.detach().clone() for n, p in trained.items()}
+            torch.save({"trained": kept, "optimizer": optimizer.state_dict(), "step": step + 1}, state)
             right, of = taught(model, tokenizer, range(10**6, 10**6 + 16))
             log(f"speak {step + 1} held out {right.total()}/{of.total()} {dict(right)} of {dict(of)}")
 

