@@ -20,7 +20,7 @@ from edge.export.corpus.pictures import Picture, picture
 from edge.export.training._vision_speak import IGNORED, chat_row, hidden_states, taught
 
 N_PICTURES = 200
-_N_BLIND = 64
+_N_BLIND = 40
 _N_GUESSED_FROM = 20_000
 
 

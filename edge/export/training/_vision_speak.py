@@ -8,6 +8,7 @@ goes on to chat without a picture.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
@@ -20,7 +21,7 @@ from typing import Any
 
 from edge.export import corpus
 from edge.export.corpus.picture_questions import Question, questions
-from edge.export.corpus.pictures import picture
+from edge.export.corpus.pictures import Picture, picture
 from edge.export.training import lora
 from edge.export.training._vision_see import look, pixels
 from edge.export.zoo.smollm2_vision import IMAGE_TOKEN_ID, N_IMAGE_TOKENS
@@ -40,6 +41,50 @@ class Row:
     positions: list[int]
     blocks: list[int]
     labels: list[int]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps, the rate and over how many steps a cosine takes it down, and whether the batches are the hard ones."""
+
+    steps: int
+    rate: float
+    cosine: int
+    hard: bool
+
+
+PHASES = (Phase(200, 1e-3, 250, False), Phase(110, 7e-4, 110, True))
+STEPS = sum(phase.steps for phase in PHASES)
+BATCH, EACH = 6, 6  # pictures in a step, questions about each
+
+
+def plan(step: int) -> tuple[Phase, float]:
+    """The phase of this step, the last one for steps beyond, and its rate."""
+    for phase in PHASES:
+        if step < phase.steps or phase is PHASES[-1]:
+            break
+        step -= phase.steps
+    warm = min(1.0, (step + 1) / 20)
+    return phase, phase.rate * warm * (0.05 + 0.475 * (1 + math.cos(math.pi * min(step / phase.cosine, 1))))
+
+
+def batch(step: int, rng: random.Random, *, hard: bool) -> list[tuple[Picture, list[Question], bool]]:
+    """The pictures of this step, what is asked of each, and whether that is one conversation.
+
+    Hard batches have three things in every other picture, and always ask to describe and to count, what is
+    somewhere, and twice whether something is there: what is learned last.
+    """
+    made = []
+    for i in range(BATCH):
+        seeds = map(picture, itertools.count(step * BATCH + i, 10**7))
+        scene = next(s for s in seeds if len(s.things) == 3 or not hard or i % 2)
+        asked = list(questions(scene, rng))
+        if hard:
+            always = [q for q in asked if q.kind in ("describe", "count", "what", "exists")]
+            again = [q for q in questions(scene, rng) if q.kind == "exists"]
+            asked = [*always, *again, rng.choice([q for q in asked if q not in always])]
+        made.append((scene, rng.sample(asked, min(EACH, len(asked))), rng.random() < 0.25))
+    return made
 
 
 def picture_row(tokenizer: Any, asked: Sequence[Question], *, in_turn: bool) -> Row:
@@ -107,7 +152,7 @@ def hidden_states(model: Any, rows: Sequence[Row], seen: Any | None) -> Any:
     ).last_hidden_state
 
 
-def train(model: Any, tokenizer: Any, *, steps: int, batch: int, each: int, rate: float, state: Path, log: Any) -> None:
+def train(model: Any, tokenizer: Any, *, steps: int, state: Path, log: Any) -> None:
     """Train the adapters in place; goes on from `state` when it is there."""
     import torch
     import torch.nn.functional as F
@@ -118,7 +163,7 @@ def train(model: Any, tokenizer: Any, *, steps: int, batch: int, each: int, rate
         {"params": [p for n, p in trained.items() if n.rpartition(".")[2] == part], "share": share}
         for part, share in _SHARES.items()
     ]
-    optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=0.0, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.0, betas=(0.9, 0.98))
     first = 0
     if state.is_file():
         saved = torch.load(state)
@@ -132,15 +177,13 @@ def train(model: Any, tokenizer: Any, *, steps: int, batch: int, each: int, rate
     ]
     started, mean = time.process_time(), 0.0
     for step in range(first, steps):
+        phase, rate = plan(step)
         for group in optimizer.param_groups:
-            falling = 0.05 + 0.475 * (1 + math.cos(math.pi * step / steps))
-            group["lr"] = group["share"] * rate * min(1, (step + 1) / 20) * falling
+            group["lr"] = group["share"] * rate
         rng = random.Random(f"speak {step}")
-        scenes = [picture(step * batch + i) for i in range(batch)]
-        rows = []
-        for scene in scenes:
-            asked = questions(scene, rng)
-            rows.append(picture_row(tokenizer, rng.sample(asked, min(each, len(asked))), in_turn=rng.random() < 0.25))
+        made = batch(step, rng, hard=phase.hard)
+        scenes = [scene for scene, _, _ in made]
+        rows = [picture_row(tokenizer, asked, in_turn=in_turn) for _, asked, in_turn in made]
         if step % 2:
             rows.append(chat_row(tokenizer, rng.choice(chats), max(len(r.ids) for r in rows)))
         with torch.no_grad():

@@ -46,7 +46,8 @@ def main(argv: list[str] | None = None) -> None:
     _vision_see.parts(model).load_state_dict(torch.load(see)["parts"])
     if args.stage == "speak":
         model.eval()
-        _vision_speak.train(model, tokenizer, steps=args.steps or 250, batch=6, each=6, rate=1e-3, state=speak, log=log)
+        steps = args.steps or _vision_speak.STEPS
+        _vision_speak.train(model, tokenizer, steps=steps, state=speak, log=log)
         return
     _pack(model, speak)
 
