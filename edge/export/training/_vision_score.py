@@ -20,7 +20,7 @@ from edge.export.corpus.pictures import Picture, picture
 from edge.export.training._vision_speak import IGNORED, chat_row, hidden_states, taught
 
 N_PICTURES = 200
-_N_BLIND = 40
+_N_BLIND = 24
 _N_GUESSED_FROM = 20_000
 
 
@@ -67,7 +67,7 @@ def best_guess(seeds: Sequence[int]) -> tuple[Counter[str], Counter[str]]:
     return right, asked
 
 
-def chat_loss(model: Any, tokenizer: Any, n: int = 32) -> float:
+def chat_loss(model: Any, tokenizer: Any, n: int = 16) -> float:
     """Mean over the tokens of `n` held-out answers, in nats."""
     import torch
     import torch.nn.functional as F
