@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 METHODS = ("rtn", "kquant", "hqq", "gptq")
+_AT_ONCE = 1 << 24  # values rounded together
 _DAMPING = 0.01  # of the Hessian's mean diagonal, as in the GPTQ paper
 _COLUMNS = 128  # columns whose errors are carried over together
 _LEAST_HALF = 6.2e-5  # smaller numbers lose precision in 16 bits
@@ -72,6 +73,16 @@ def quantize(
         return _gptq(matrix, bits, block_size, hessian, symmetric)
     if method in ("kquant", "hqq") and bits == 4:
         return _onnxruntime(matrix, bits, block_size, method)
+    if matrix.size > _AT_ONCE and len(matrix) > 1:  # rows do not depend on each other: bounded memory
+        rows = max(1, _AT_ONCE // matrix.shape[1])
+        parts = [
+            quantize(matrix[i : i + rows], bits, block_size, "rtn", symmetric=symmetric)
+            for i in range(0, len(matrix), rows)
+        ]
+        data, scales, zero_points = (
+            np.concatenate([getattr(p, name) for p in parts]) for name in ("data", "scales", "zero_points")
+        )
+        return Blocks(data, scales, zero_points, bits, block_size)
     blocks = _padded(matrix, block_size)
     ones = np.ones(blocks.shape[2], np.float32)
     scales, zeros = _ranges(blocks, bits, ones, shrinks=1, symmetric=symmetric)

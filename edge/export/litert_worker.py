@@ -31,7 +31,7 @@ def convert(checkpoint: Path, folder: Path, context_length: int, prefills: list[
 
     mixture = experts.layers(open_source(str(checkpoint)))
     export.export(
-        model=str(checkpoint),
+        model=str(_with_layer_kinds(checkpoint, folder)),
         output_dir=str(folder),
         prefill_lengths=prefills,
         cache_length=context_length,
@@ -62,6 +62,24 @@ def vision(checkpoint: Path, target: Path, side: int) -> None:
     litert_torch.convert(tower(load_model(opened)), (torch.zeros(1, 3, side, side),)).export(str(target))
     if target.stat().st_size < _RENAMED_BYTES:
         _rename(target, checkpoint)
+
+
+def _with_layer_kinds(checkpoint: Path, folder: Path) -> Path:
+    """The checkpoint, or a view of it in which every layer of a model with one window says that it has it.
+
+    litert-torch hides what lies outside a window only in layers whose kind is written down (and in Mistral's).
+    """
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    if not config.get("sliding_window") or config.get("layer_types") or config.get("use_sliding_window") is False:
+        return checkpoint
+    view = folder / "checkpoint"
+    view.mkdir()
+    for path in checkpoint.iterdir():
+        (view / path.name).symlink_to(path.resolve())
+    (view / "config.json").unlink()
+    config["layer_types"] = ["sliding_attention"] * config["num_hidden_layers"]
+    (view / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return view
 
 
 def quantize(source: Path, target: Path, recipe: Path) -> None:
@@ -137,7 +155,10 @@ def _rename(path: Path, checkpoint: Path) -> None:
 
 
 def _names_by_value(checkpoint: Path) -> dict[str, list[str]]:
-    """Fingerprint of every float32 value -> the tensors of the checkpoint that have it."""
+    """Fingerprint of every float32 value -> the tensors of the checkpoint that have it.
+
+    A norm's weight may be stored with the 1 that some models add to it.
+    """
     from edge.export import litert_experts
     from edge.export.source import open_source
 
@@ -150,7 +171,8 @@ def _names_by_value(checkpoint: Path) -> dict[str, list[str]]:
     for name in source.tensors:
         if name not in inside:
             array = source.read(name)
-            found.setdefault(_fingerprint(array.shape, array.tobytes()), []).append(name)
+            for values in (array, array + 1) if array.ndim == 1 else (array,):
+                found.setdefault(_fingerprint(values.shape, values.tobytes()), []).append(name)
     return found
 
 

@@ -1,7 +1,7 @@
 """Runs llama.cpp's converter and writes down what it did with every tensor.
 
 A program of its own, because the converter is one: `python -P llama_cpp_convert.py SOURCES REQUEST`,
-with the unpacked sources and a JSON object {model, outfile, name, texts, trace, mmproj}: with `mmproj`
+with the unpacked sources and a JSON object {model, outfile, outtype, name, texts, trace, mmproj}: with `mmproj`
 ("f32", "f16") the vision part is converted, else the text part in float32. It imports nothing of
 edge. The trace is JSON too:
 
@@ -176,7 +176,7 @@ def main(sources: str, request: dict[str, Any]) -> None:
         return model
 
     converter.get_model_class = get_model_class
-    outtype = request.get("mmproj") or "f32"
+    outtype = request.get("mmproj") or request["outtype"]
     sys.argv = ["convert_hf_to_gguf.py", request["model"], "--outtype", outtype, "--outfile", request["outfile"]]
     sys.argv += ["--model-name", request["name"]]
     if request.get("mmproj"):

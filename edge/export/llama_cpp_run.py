@@ -39,9 +39,9 @@ _TELLING = (
 
 
 def run_converter(
-    sources: Path, checkpoint: Checkpoint, outfile: Path, progress: Progress, *, mmproj: str = ""
+    sources: Path, checkpoint: Checkpoint, outfile: Path, progress: Progress, *, outtype: str = "f32", mmproj: str = ""
 ) -> dict[str, Any]:
-    """Convert `checkpoint` to float32 GGUF at `outfile`; the trace of `llama_cpp_convert`.
+    """Convert `checkpoint` to GGUF of `outtype` ("f32", "bf16") at `outfile`; the trace of `llama_cpp_convert`.
 
     With `mmproj` ("f32", "f16"), its vision part of that type instead of its text part.
     Raises `EdgeError` with the converter's own last words and the path of its log.
@@ -53,6 +53,7 @@ def run_converter(
         wanted = {
             "model": str(checkpoint.folder.resolve()),
             "outfile": str(outfile.resolve()),
+            "outtype": outtype,
             "name": checkpoint.name,
             "texts": [unicodedata.normalize("NFC", text) for text in (*_TELLING, *stress_corpus(_N_STRESS, seed=1))],
             "trace": str(trace),

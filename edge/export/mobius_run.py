@@ -17,15 +17,15 @@ from edge.export.progress import Progress
 _TIMEOUT_S = 6 * 3600
 
 
-def build(checkpoint: Checkpoint, folder: Path, progress: Progress) -> str:
-    """Write the float32 graph and genai_config.json into `folder`; mobius's version.
+def build(checkpoint: Checkpoint, folder: Path, progress: Progress, *, weights: bool = True) -> str:
+    """Write the float32 graph, with `weights` or without, and genai_config.json into `folder`; mobius's version.
 
     Raises `EdgeError` with the last line of what mobius said when it fails.
     """
     progress.start("building the ONNX graph")
     argv = [
         sys.executable, "-m", "mobius", "build", "--config", str(checkpoint.folder), "--ep", "cpu", "--dtype", "f32",
-        "--runtime", "ort-genai", str(folder),
+        "--runtime", "ort-genai", *([] if weights else ["--no-weights"]), str(folder),
     ]  # fmt: skip
     quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "ORT_DISABLE_TELEMETRY": "1", "TQDM_DISABLE": "1"}
     done = subprocess.run(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,8 +90,10 @@ def load(path: Path) -> Graph:
     return graph
 
 
-def save(graph: Graph, path: Path) -> tuple[Path, ...]:
+def save(graph: Graph, path: Path, *, without: Callable[[Any], bool] = lambda weight: False) -> tuple[Path, ...]:
     """Write the model and, beside it, `<name>_data` with its weights; one weight in memory at a time.
+
+    Weights that `without` picks are left out, for who can give them again.
 
     The name of the data file is what transformers.js looks for.
     """
@@ -107,6 +109,8 @@ def save(graph: Graph, path: Path) -> tuple[Path, ...]:
     del graph.model.graph.initializer[:]
     with data_path.open("wb") as data:
         for name, array in graph.weights.items():
+            if without(array):
+                continue
             if array.nbytes <= _INLINE_BYTES:
                 graph.model.graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
                 continue

@@ -45,6 +45,12 @@ def ledger(checkpoint: Checkpoint, graph: Graph, known: tuple[Entry, ...] = ()) 
             )
         transform = "pack" if len(source) > 1 else "permute" if turned else "copy"
         out.append(Entry(source, (target,), _type(stored), stored.size, stored.nbytes, transform))
+    return balance(checkpoint, out)
+
+
+def balance(checkpoint: Checkpoint, entries: list[Entry]) -> tuple[Entry, ...]:
+    """The account with the tied head; raises `EdgeError` for tensors that are lost or used twice."""
+    out = list(entries)
     counts = Counter(name for entry in out for name in entry.source)
     lost = sorted(set(checkpoint.tensors) - set(counts))
     for name in list(lost):

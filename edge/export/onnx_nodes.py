@@ -117,7 +117,7 @@ def halve(graph: Graph) -> None:
         else:
             out.append(node)
     for name in matrices:
-        graph.weights[name] = np.asarray(graph.weights[name]).astype(np.float16)
+        graph.weights[name] = graph.weights[name].astype(np.float16)
     del graph.nodes[:]
     graph.nodes.extend(out)
 

@@ -11,6 +11,7 @@ from typing import Any
 from edge import bundle
 from edge.bundle import Bundle
 from edge.errors import InputError
+from edge.export import families
 from edge.export.artifact import Artifact
 from edge.export.checkpoint import Checkpoint
 
@@ -54,7 +55,7 @@ def draft(
     template = ChatTemplate.load(folder)
     files = bundle.list_files(folder)
     config = checkpoint.text_config if text is None else text.config
-    kv_bytes = _kv_bytes_per_token(config, kv_element_bytes)
+    kv_bytes = kv_bytes_per_token(config, kv_element_bytes)
     return Bundle(
         name=name,
         family=checkpoint.family,
@@ -68,6 +69,7 @@ def draft(
             "name": checkpoint.name,
             "model_type": checkpoint.model_type,
             "parameters": checkpoint.n_parameters,
+            "facts": families.of(checkpoint.config, checkpoint.name).facts(checkpoint),
             "files": dict(sorted(checkpoint.identity.items())),
         },
         files=files,
@@ -126,7 +128,8 @@ def _positive(config: Mapping[str, Any], key: str) -> int:
     return value
 
 
-def _kv_bytes_per_token(config: Mapping[str, Any], element_bytes: int) -> int:
+def kv_bytes_per_token(config: Mapping[str, Any], element_bytes: int) -> int:
+    """Keys and values of one position in every layer."""
     heads = _positive(config, "num_attention_heads")
     kv_heads = config.get("num_key_value_heads") or heads
     width = config.get("head_dim") or _positive(config, "hidden_size") // heads

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +15,43 @@ from edge.export.artifact import Need
 from edge.export.checkpoint import Checkpoint
 
 _FULL_BYTES = 16 << 20  # a writer that fails leaves less than its last piece would have taken
+PASS_BYTES = 512 << 20  # logits that one pass over a streamed source may leave in memory
+_STREAMED_BYTES = 2500 << 20  # torch, a runtime, the logits of one pass, hidden states of all its windows
+_GATE_POSITIONS = 3000
+_READ_S, _COMPUTE_S = 1.5e-9, 4e-11  # seconds for each parameter: reading it, and one position's product with it
 _GATE_BASE_BYTES = 900 << 20  # torch, a runtime and the logits of one window
 
 
 def gate_need(checkpoint: Checkpoint) -> Need:
-    """What calibration and the gate take: the source in float32, run over some thousand tokens."""
+    """What calibration and the gate take: the source in float32, run over some thousand tokens.
+
+    A dense source that does not fit is read layer by layer, some forty times over.
+    """
     n = checkpoint.n_parameters
-    return Need(ram_bytes=_GATE_BASE_BYTES + 4 * n, disk_bytes=0, time_s=10 + 3e-7 * n)
+    if holds_source(checkpoint):
+        return Need(ram_bytes=_GATE_BASE_BYTES + 4 * n, disk_bytes=0, time_s=10 + 3e-7 * n)
+    passes = 30 + _GATE_POSITIONS * checkpoint.text_config.get("vocab_size", 0) * 4 // PASS_BYTES
+    time_s = 10 + n * (passes * _READ_S + _GATE_POSITIONS * _COMPUTE_S)
+    return Need(ram_bytes=_STREAMED_BYTES + 8 * largest_layer(checkpoint), disk_bytes=0, time_s=time_s)
+
+
+def holds_source(checkpoint: Checkpoint) -> bool:
+    """Whether the source in float32 takes at most half of the memory that there is now.
+
+    Only dense decoders can be run otherwise; for the rest the answer is yes, and `check` refuses what is too much.
+    """
+    ram = available_ram_bytes()
+    return ram is None or checkpoint.family in ("moe", "vlm") or 8 * checkpoint.n_parameters <= ram
+
+
+def largest_layer(checkpoint: Checkpoint) -> int:
+    """Parameters of the largest layer, or of the embedding if that is larger."""
+    sizes: dict[str, int] = {}
+    for name, info in checkpoint.tensors.items():
+        layer = re.search(r"\.layers\.\d+\.", name)
+        key = name[: layer.end()] if layer else name
+        sizes[key] = sizes.get(key, 0) + math.prod(info.shape)
+    return max(sizes.values(), default=0)
 
 
 def total(needs: Sequence[Need]) -> Need:

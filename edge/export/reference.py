@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from edge.errors import require
+from edge.export import preflight
 from edge.export.checkpoint import Checkpoint
 
 
@@ -18,10 +19,17 @@ def load_model(checkpoint: Checkpoint) -> Any:
 
 
 def causal_lm(checkpoint: Checkpoint) -> Any:
-    """A text model from its own files only; no code of the checkpoint is run."""
+    """A text model from its own files only; no code of the checkpoint is run.
+
+    One that does not fit in memory is read layer by layer, each time it is called.
+    """
     transformers = _transformers()
     import torch
 
+    if not preflight.holds_source(checkpoint):
+        from edge.export import attention, streamed
+
+        return streamed.causal_lm(checkpoint, attention.text_config(checkpoint))
     model = transformers.AutoModelForCausalLM.from_pretrained(
         checkpoint.folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
     )

@@ -22,8 +22,10 @@ from edge.export.families.lam import shows_tools
 from edge.export.gate import answers, coverage, logits, pictures, routing, text, tool_calls
 from edge.export.gate.limits import CLASSES, Limits, limits
 from edge.export.gate.replies import source_replies
+from edge.export.preflight import PASS_BYTES
 from edge.export.progress import Progress, Silent
 from edge.export.reference import load_model
+from edge.export.streamed import is_streamed
 from edge.find import load
 from edge.runtimes.chat_template import ChatTemplate
 from edge.runtimes.engines.echo import EchoSession
@@ -139,7 +141,8 @@ def _behaviour(
         *(len(q.prompt) + answers.MAX_TOKENS for q in (*questions, *shown)),
         *(len(c.prompt) + tool_calls.MAX_TOKENS for c in asked or ()),
     )
-    model = _Reference(checkpoint)
+    windows = _fitting(held_out.windows, min(draft.context_length, longest))
+    model = _Reference(checkpoint, windows)
     session: Session = load("edge.runtimes.engines", draft.format).load(
         folder, draft, context_length=min(draft.context_length, longest)
     )
@@ -148,7 +151,7 @@ def _behaviour(
         compared = logits.compare(
             model.logits,
             _fresh(session),
-            _fitting(held_out.windows, session.context_length),
+            windows,
             vocab_size=min(draft.vocab_size, session.vocab_size),
             at_least=POSITIONS,
             advance=progress.advance,
@@ -210,11 +213,13 @@ class _Found:
 
 
 class _Reference:
-    """The source model, loaded when it is first needed."""
+    """The source model, loaded when it is first needed; a streamed one takes many of the `windows` in one pass."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, windows: Sequence[Sequence[int]]) -> None:
         self._checkpoint = checkpoint
         self._model: Any = None
+        self._windows = [tuple(w) for w in windows]
+        self._ready: dict[tuple[int, ...], np.ndarray] = {}
 
     @property
     def model(self) -> Any:
@@ -225,9 +230,29 @@ class _Reference:
     def logits(self, window: Sequence[int]) -> np.ndarray:
         import torch
 
+        if is_streamed(self.model):
+            return self._streamed(tuple(window))
         with torch.inference_mode():
             out: np.ndarray = self.model(torch.tensor([list(window)]), use_cache=False).logits[0].numpy()
         return out
+
+    def _streamed(self, window: tuple[int, ...]) -> np.ndarray:
+        import torch
+
+        if window not in self._ready:
+            at = self._windows.index(window)
+            longest = max(map(len, self._windows))
+            bytes_each = 4 * longest * self._checkpoint.text_config["vocab_size"]
+            group = self._windows[at : at + max(1, PASS_BYTES // bytes_each)]
+            ids = torch.zeros(len(group), longest, dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            for row, tokens in enumerate(group):
+                ids[row, : len(tokens)] = torch.tensor(tokens)
+                mask[row, : len(tokens)] = 1
+            with torch.inference_mode():
+                out = self.model(ids, attention_mask=mask, use_cache=False).logits
+            self._ready = {tokens: out[row, : len(tokens)].numpy() for row, tokens in enumerate(group)}
+        return self._ready.pop(window)
 
 
 def _fitting(windows: Sequence[Sequence[int]], length: int) -> list[Sequence[int]]:

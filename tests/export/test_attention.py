@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from edge.errors import EdgeError, UsageError
 from edge.export import attention, onnx_rotary
-from edge.export.checkpoint import Checkpoint
+from edge.export.checkpoint import Checkpoint, TensorInfo
 from edge.export.formats import gguf
 from edge.export.onnx_graph import Graph
 
@@ -94,3 +95,12 @@ def test_graphs_of_another_shape_are_refused(monkeypatch, own, words):
     monkeypatch.setattr(onnx_rotary, "rotary_tables", lambda *_: own)
     with pytest.raises(EdgeError, match=words):
         onnx_rotary.restore(graph_of(tables(1.0), tables(1.0)), checkpoint(), 8)
+
+
+@pytest.mark.parametrize(("kept", "dtype"), [("bf16", "BF16"), ("f32", "F32")])
+def test_large_checkpoints_of_bfloat16_stay_so_until_they_are_quantized(monkeypatch, kept, dtype):
+    monkeypatch.setattr(gguf, "_LARGE_PARAMETERS", 5)
+    info = TensorInfo("w", dtype, (2, 4), "model.safetensors")
+    assert gguf._full_type(replace(checkpoint(), tensors={"w": info})) == kept
+    monkeypatch.setattr(gguf, "_LARGE_PARAMETERS", 8)
+    assert gguf._full_type(replace(checkpoint(), tensors={"w": info})) == "f32"

@@ -63,6 +63,7 @@ PORTABLE: dict[str, str] = {
 }
 
 _ROWS_BYTES = 256 << 20  # rows of one tensor in memory at once while quantizing; llama.cpp's default is 8 GiB
+_LARGE_PARAMETERS = 2_000_000_000
 _TORCH_BYTES = 700 << 20  # the converter's process before it has read a tensor
 _FALLBACK = re.compile(r"(\S+)\s+- ncols +(\d+) not divisible by +(\d+) \(required for type +(\S+)\)")
 _NEEDS_IMATRIX = frozenset({"iq2_m"})
@@ -77,14 +78,17 @@ def estimate(checkpoint: Checkpoint, quantization: str) -> Need:
     largest = max((_n_elements(info.shape) for info in checkpoint.tensors.values()), default=0)
     quantizing = 0.0 if kind.bits == 32 else n / (9e6 if kind.bits < 5 else 4e7)
     return Need(
-        ram_bytes=_TORCH_BYTES + 3 * 4 * largest,
-        disk_bytes=4 * n + (0 if kind.bits == 32 else int(n * kind.bits_per_weight / 8)),
+        ram_bytes=_TORCH_BYTES + _ROWS_BYTES + 4 * 4 * largest,
+        disk_bytes=(2 if _full_type(checkpoint) == "bf16" else 4) * n
+        + (0 if kind.bits == 32 else int(n * kind.bits_per_weight / 8)),
         time_s=12 + n / 1e8 + quantizing,
     )
 
 
 def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progress: Progress | None = None) -> Artifact:
-    """Write `model.gguf` in float32 into `folder`, with a ledger of where every tensor went.
+    """Write `model.gguf` in full precision into `folder`, with a ledger of where every tensor went.
+
+    That is float32; or bfloat16 for a large checkpoint of bfloat16, which takes half the disk and loses nothing.
 
     Raises `EdgeError` when llama.cpp's converter refuses the checkpoint, or when a tensor was
     lost, invented or used twice on the way.
@@ -98,7 +102,8 @@ def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progre
     _refuse_windows(checkpoint, context_length)
     progress = progress or Silent()
     path = Path(folder) / MODEL_FILE
-    trace = run_converter(llama_cpp_source.folder(), checkpoint, path, progress)
+    full = _full_type(checkpoint)
+    trace = run_converter(llama_cpp_source.folder(), checkpoint, path, progress, outtype=full)
     warnings = []
     if trace["pre"]["how"] == "nearest":
         warnings.append(
@@ -109,13 +114,17 @@ def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progre
     entries = ledger(checkpoint, path, trace)
     return Artifact(
         format="gguf",
-        quantization="f32",
+        quantization=full,
         folder=Path(folder),
         model_file=MODEL_FILE,
         files=(MODEL_FILE,),
         ledger=entries,
         context_length=context_length,
-        plan={"type": "f32", "bits_per_weight": 32.0, "pre_tokenizer": dict(trace["pre"])},
+        plan={
+            "type": full,
+            "bits_per_weight": QUANTIZATIONS[full].bits_per_weight,
+            "pre_tokenizer": dict(trace["pre"]),
+        },
         tools={"llama.cpp converter": f"llama-cpp-python {llama_cpp_source.VERSION}"},
         warnings=tuple(warnings),
     )
@@ -263,6 +272,12 @@ def _rotary_orders(matrix: np.ndarray, checkpoint: Checkpoint) -> list[np.ndarra
             split = matrix.reshape(heads, 2, matrix.shape[0] // heads // 2, *matrix.shape[1:])
             orders.append(split.swapaxes(1, 2).reshape(-1))
     return orders
+
+
+def _full_type(checkpoint: Checkpoint) -> str:
+    """What the checkpoint is converted to before it is quantized."""
+    halves = all(t.dtype == "BF16" for t in checkpoint.tensors.values() if len(t.shape) > 1)
+    return "bf16" if halves and checkpoint.n_parameters > _LARGE_PARAMETERS else "f32"
 
 
 def _refuse_windows(checkpoint: Checkpoint, context_length: int) -> None:

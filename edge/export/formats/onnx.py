@@ -6,6 +6,7 @@ edge export SOURCE --format onnx --quant int4
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from edge.export.onnx_graph import Graph
 
 EXTRA = "onnx"
+KV_ELEMENT_BYTES = 4
 
 
 class _Plan(NamedTuple):
@@ -78,6 +80,7 @@ PORTABLE: dict[str, str] = {"32bit": "fp32", "16bit": "fp16", "8bit": "int8", "4
 # What transformers.js calls the file of each precision (its option `dtype`: fp32, fp16, q8, q4).
 _FILE_NAMES = {32: "model", 16: "model_fp16", 8: "model_quantized", 4: "model_q4"}
 _DTYPES = {32: "fp32", 16: "fp16", 8: "q8", 4: "q4"}
+_LARGE_PARAMETERS = 2_000_000_000  # more than that stay in the checkpoint until they are quantized
 _LIBRARY_BYTES = 900 << 20
 _OPSET = 21  # the newest that runtimes in browsers read; the graph needs nothing newer
 
@@ -88,9 +91,15 @@ def estimate(checkpoint: Checkpoint, quantization: str) -> Need:
     n = checkpoint.n_parameters
     method = _PLANS[quantization].method if quantization in _PLANS else ""
     rates = {"": 0.0, "rtn": 2e7, "kquant": 8e5, "hqq": 3e6, "gptq": 1.2e6}
+    if _is_large(checkpoint):  # matrices one by one, and what was made of them until it is written
+        largest = max((math.prod(t.shape) for t in checkpoint.tensors.values()), default=0)
+        made = 0 if kind.bits >= 16 else int(n * kind.bits_per_weight / 8)
+        ram_bytes, disk_bytes = 2 * _LIBRARY_BYTES + made + 16 * largest, 0
+    else:
+        ram_bytes, disk_bytes = _LIBRARY_BYTES + 9 * n, 8 * n
     return Need(
-        ram_bytes=_LIBRARY_BYTES + 9 * n,
-        disk_bytes=8 * n + int(n * kind.bits_per_weight / 8),
+        ram_bytes=ram_bytes,
+        disk_bytes=disk_bytes + int(n * kind.bits_per_weight / 8),
         time_s=15 + n / 4e7 + (n / rates[method] if method else 0),
     )
 
@@ -98,25 +107,31 @@ def estimate(checkpoint: Checkpoint, quantization: str) -> Need:
 def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progress: Progress | None = None) -> Artifact:
     """Write `onnx/model.onnx` in float32 into `folder`, with a ledger of where every tensor went.
 
+    Weights of a large checkpoint stay where they are, and are read when they are quantized.
+
     Raises `EdgeError` when mobius cannot build the architecture, or when a tensor was lost or
     changed on the way.
     """
-    from edge.export import mobius_run, onnx_experts, onnx_graph, onnx_rotary, onnx_windows
+    from edge.export import mobius_run, onnx_experts, onnx_graph, onnx_rotary, onnx_source, onnx_windows
     from edge.export.onnx_ledger import ledger
 
     require("mobius", extra="export", purpose="converting to ONNX")
     progress = progress or Silent()
     folder = Path(folder)
     built = folder / "built"
-    version = mobius_run.build(checkpoint, built, progress)
+    large = _is_large(checkpoint)
+    version = mobius_run.build(checkpoint, built, progress, weights=not large)
     graph = onnx_graph.load(built / "model.onnx")
     onnx_graph.lower_opset(graph, _OPSET)
     onnx_rotary.restore(graph, checkpoint, context_length)
     onnx_windows.restore(graph, checkpoint, context_length)
     progress.start("comparing every tensor with its source")
-    entries = ledger(checkpoint, graph, onnx_experts.fuse(graph, checkpoint, built / "experts"))
+    if large:
+        entries = onnx_source.fold(graph, checkpoint)
+    else:
+        entries = ledger(checkpoint, graph, onnx_experts.fuse(graph, checkpoint, built / "experts"))
     progress.start("writing the ONNX file")
-    files = _write(graph, folder, "fp32", checkpoint, built / "genai_config.json", context_length)
+    files = _write(graph, folder, "fp32", checkpoint, built / "genai_config.json", context_length, keep_sources=True)
     mobius_run.remove(built)
     return Artifact(
         format="onnx",
@@ -145,13 +160,13 @@ def quantize(
     With `calibration`, the methods that use it carry rounding errors over to other columns of
     the same matrix; without it they round to nearest.
     """
-    from edge.export import expert_use, onnx_graph, onnx_join, onnx_nodes
+    from edge.export import expert_use, onnx_graph, onnx_join, onnx_nodes, onnx_source
 
     kind = _kind(quantization)
     progress = progress or Silent()
     folder = Path(folder)
     warnings: list[str] = []
-    graph = onnx_graph.load(artifact.path)
+    graph = onnx_source.attach(onnx_graph.load(artifact.path), checkpoint, artifact.ledger)
     ledger = artifact.ledger
     if kind.bits == 16:
         onnx_nodes.halve(graph)
@@ -290,14 +305,22 @@ def router_choices(
 
 
 def _write(
-    graph: Graph, folder: Path, quantization: str, checkpoint: Checkpoint, genai_config: Path, context_length: int
+    graph: Graph,
+    folder: Path,
+    quantization: str,
+    checkpoint: Checkpoint,
+    genai_config: Path,
+    context_length: int,
+    *,
+    keep_sources: bool = False,
 ) -> tuple[str, ...]:
     """The graph, and what other programs read beside it: genai_config.json, and config.json for transformers.js."""
     from edge.export import onnx_graph
+    from edge.export.onnx_source import SourceWeight
 
     bits = QUANTIZATIONS[quantization].bits
     name = f"onnx/{_FILE_NAMES[bits]}.onnx"
-    onnx_graph.save(graph, folder / name)
+    onnx_graph.save(graph, folder / name, without=lambda w: keep_sources and isinstance(w, SourceWeight))
     config = json.loads(genai_config.read_text())
     config["model"]["context_length"] = context_length
     config["model"]["decoder"]["filename"] = name
@@ -307,6 +330,11 @@ def _write(
     own = {**checkpoint.config, "transformers.js_config": browser}
     (folder / "config.json").write_text(json.dumps(own, indent=2) + "\n")
     return name, f"{name}_data", "genai_config.json", "config.json"
+
+
+def _is_large(checkpoint: Checkpoint) -> bool:
+    """Whether weights stay in the checkpoint until they are quantized; experts are put together before that."""
+    return checkpoint.n_parameters > _LARGE_PARAMETERS and checkpoint.family != "moe"
 
 
 def _kind(quantization: str) -> Quantization:

@@ -5,6 +5,7 @@ edge export SOURCE --format tflite --quant 8bit
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -105,7 +106,9 @@ def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progre
     )
     files = ("model.tflite", EMBEDDER) if checkpoint.sees else ("model.tflite",)
     for extra in folder.iterdir():
-        if extra.name not in files:
+        if extra.is_dir():
+            shutil.rmtree(extra)
+        elif extra.name not in files:
             extra.unlink()
     embedder = folder / EMBEDDER if checkpoint.sees else None
     progress.start("comparing every tensor with its source")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge.export import cache
+from edge.export import cache, preflight
 from edge.export.checkpoint import Checkpoint
 from edge.export.gate.logits import NEAR_TIE_NATS
 
@@ -43,7 +43,9 @@ def source_replies(
     folder = cache.find("replies", key)
     if folder is None:
         with cache.building("replies", key) as work:
-            batches = [prompts[i : i + _BATCH] for i in range(0, len(prompts), _BATCH)]
+            # A source that is read for every call is asked everything at once.
+            size = len(prompts) if not preflight.holds_source(checkpoint) else _BATCH
+            batches = [prompts[i : i + size] for i in range(0, len(prompts), size)]
             made = [reply for batch in batches for reply in _greedy(model(), batch, stop_ids, max_tokens)]
             (work / "replies.json").write_text(json.dumps([vars(r) for r in made]))
         folder = cache.root() / "replies" / key

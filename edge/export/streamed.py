@@ -1,0 +1,112 @@
+"""A source that does not fit in memory, run as it is but for one thing: a layer's weights are read when its turn comes.
+
+Each pass reads the whole checkpoint from disk, so callers put as much as they can into one pass. In float32, as
+the source in memory is; what it computes is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from edge.errors import EdgeError
+from edge.export.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    import torch
+
+
+def causal_lm(checkpoint: Checkpoint, config: Any) -> Any:
+    """The model of `config` with weights of `checkpoint` that come and go.
+
+    Raises `EdgeError` for a model whose parameters are not the checkpoint's tensors one by one.
+    """
+    import torch
+    import transformers
+
+    with _empty_parameters():
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = model.eval()
+    stored = _stored_names(model, checkpoint)
+    for prefix, unit in _units(model):
+        wanted = {name: stored[f"{prefix}.{name}"] for name, _ in unit.named_parameters()}
+        _bring(unit, wanted, checkpoint)
+    model.streamed = True
+    return model
+
+
+@contextmanager
+def _empty_parameters() -> Iterator[None]:
+    """Modules made inside have parameters of the right shape and no memory; what they compute themselves is real."""
+    import torch
+
+    register = torch.nn.Module.register_parameter
+
+    def empty(self: Any, name: str, parameter: Any) -> None:
+        register(self, name, parameter)
+        if parameter is not None:
+            self._parameters[name] = torch.nn.Parameter(parameter.to("meta"), requires_grad=False)
+
+    torch.nn.Module.register_parameter = empty  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def is_streamed(model: Any) -> bool:
+    """Whether every call of this model reads its checkpoint."""
+    return bool(getattr(model, "streamed", False))
+
+
+def _units(model: Any) -> Iterator[tuple[str, torch.nn.Module]]:
+    """What is in memory at one time: a decoder layer, or another module that has weights of its own."""
+    import torch
+
+    layers = {id(m) for blocks in model.modules() if isinstance(blocks, torch.nn.ModuleList) for m in blocks}
+    inside = ""
+    for name, module in model.named_modules():
+        if inside and name.startswith(inside):
+            continue
+        if id(module) in layers or next(module.parameters(recurse=False), None) is not None:
+            inside = f"{name}."
+            yield name, module
+
+
+def _stored_names(model: Any, checkpoint: Checkpoint) -> dict[str, str]:
+    """Each parameter's tensor in the checkpoint; a tied head's is the embedding's."""
+    out = {}
+    for name, weight in model.named_parameters(remove_duplicate=False):
+        found = name
+        if name not in checkpoint.tensors and name == "lm_head.weight" and checkpoint.config.get("tie_word_embeddings"):
+            found = "model.embed_tokens.weight"
+        info = checkpoint.tensors.get(found)
+        if info is None or info.shape != tuple(weight.shape):
+            raise EdgeError(
+                f"{checkpoint.name} does not fit in memory, and cannot be run layer by layer: its parameter {name} is "
+                f"no tensor of the checkpoint",
+                hint="export on a machine with more memory, or without proof: --no-gate --no-calibration",
+            )
+        out[name] = found
+    return out
+
+
+def _bring(unit: Any, wanted: dict[str, str], checkpoint: Checkpoint) -> None:
+    """Read the unit's weights before it computes, forget them after."""
+    import torch
+
+    places = {name: (unit.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in wanted}
+    empty = {name: module._parameters[leaf] for name, (module, leaf) in places.items()}
+
+    def load(*_: Any) -> None:
+        for name, (module, leaf) in places.items():
+            values = torch.from_numpy(checkpoint.read(wanted[name]))
+            module._parameters[leaf] = torch.nn.Parameter(values, requires_grad=False)
+
+    def forget(*_: Any) -> None:
+        for name, (module, leaf) in places.items():
+            module._parameters[leaf] = empty[name]
+
+    unit.register_forward_pre_hook(load)
+    unit.register_forward_hook(forget, always_call=True)
