@@ -1,10 +1,12 @@
 """Say what is installed, what is missing, and the line that installs it.
 
-Nothing is changed, downloaded or loaded into this process; each runtime is started in one of its own.
+Nothing is changed, downloaded or loaded into this process; each runtime is started in one of its own. The one
+exception is asked for: --install fetches with pip what cannot live in this environment, into edge's cache.
 
 examples:
   edge doctor
   edge doctor --json
+  edge doctor --install optimum
 """
 
 from __future__ import annotations
@@ -31,9 +33,15 @@ _TIMEOUT_S = 120
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--install", choices=["optimum"], help="the exporter behind: edge export --exporter optimum")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.install:
+        from edge.export import optimum_env
+
+        print(optimum_env.install())
+        return 0
     facts = _facts()
     if args.json:
         print(json.dumps(facts, indent=2))

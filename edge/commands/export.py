@@ -15,6 +15,7 @@ examples:
   edge export ./my-model --quant 8bit --json
   edge export smollm2 --format tflite --quant 8bit --also litertlm
   edge export smollm2-moe --format onnx --experts keep=3
+  edge export ./my-model --format onnx --exporter optimum
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="P[,P...]",
         help=f"put other programs' single files beside the model: {', '.join(names('edge.export.packings'))}",
     )
+    parser.add_argument("--exporter", metavar="E", help="who writes the ONNX graph: mobius (default) or optimum")
     parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="where the bundles go (default: out)")
     parser.add_argument("--name", help="what the bundles are called (default: the checkpoint's name)")
     parser.add_argument("--replace", action="store_true", help="put new bundles in the place of old ones")
@@ -99,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
             calibrate=not args.no_calibration,
             name=args.name,
             keep_experts=args.experts,
+            exporter=args.exporter,
             replace_existing=args.replace,
             time_limit_s=None if args.time_limit is None else 60 * args.time_limit,
             progress=progress,

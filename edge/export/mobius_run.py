@@ -36,7 +36,7 @@ def build(checkpoint: Checkpoint, folder: Path, progress: Progress, *, weights: 
         said = ([line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"])[-1]
         raise EdgeError(
             f"mobius cannot build {checkpoint.name} ({checkpoint.model_type}): {said:.300}",
-            hint="choose another format",
+            hint="choose another format, or another exporter: --exporter optimum",
         )
     return importlib.metadata.version("mobius-onnx")
 

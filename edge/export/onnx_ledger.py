@@ -38,6 +38,8 @@ def ledger(checkpoint: Checkpoint, graph: Graph, known: tuple[Entry, ...] = ()) 
             continue
         wanted = source_matrix(checkpoint, source)
         turned = stored.ndim == 2 and stored.shape == wanted.shape[::-1] and target.endswith("_t")
+        if not given:  # found by its values, one way round or the other
+            turned = not np.array_equal(stored, wanted)
         if not np.array_equal(stored.T if turned else stored, wanted):
             raise EdgeError(
                 f"{', '.join(source)} changed on the way to ONNX: {target} holds other values",

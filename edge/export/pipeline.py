@@ -88,6 +88,7 @@ class _Order:
     replace_existing: bool
     also: tuple[ModuleType, ...]
     pruned: dict[str, Any] | None
+    exporter: str | None
 
 
 def export(
@@ -105,6 +106,7 @@ def export(
     calibrate: bool = True,
     keep_experts: int | None = None,
     name: str | None = None,
+    exporter: str | None = None,
     replace_existing: bool = False,
     time_limit_s: float | None = None,
     progress: Progress | None = None,
@@ -115,7 +117,8 @@ def export(
     is a portable name ("16bit", "8bit", "4bit", ...) or a format's own ("q4_k_m", "int4", ...).
     `calibration` and `held_out` are text files of the model's own domain; without them the
     texts that ship with edge are used. With `or_better`, a quantization that fails the gate is
-    followed by the next larger one until one passes. `also` names single files of other programs
+    followed by the next larger one until one passes. `exporter` is who writes the ONNX graph ("mobius",
+    "optimum"). `also` names single files of other programs
     to put beside the model ("litertlm"). `keep_experts` leaves all but so many experts of each layer
     out, those that calibration uses least. `gate=False` marks the bundles as unproven.
 
@@ -132,6 +135,7 @@ def export(
     output = Path(output).expanduser()
     jobs = [_job(format_name, quantization) for format_name in _unique(formats)]
     packings = _packings(also, jobs)
+    _check_exporter(exporter, jobs)
     progress.start(f"opening {source}")
     checkpoint = open_source(source, progress=progress)
     name = _name(name or checkpoint.name + (f"-{keep_experts}-experts" if keep_experts else ""))
@@ -160,6 +164,7 @@ def export(
         replace_existing=replace_existing,
         also=packings,
         pruned=pruned,
+        exporter=exporter,
     )
     done: list[Exported] = []
     failed: list[GateError] = []
@@ -234,6 +239,8 @@ def _convert(job: _Job, order: _Order, progress: Progress) -> Artifact:
         "libraries": _libraries(),
         "context_length": context_length,
     }
+    asked = {} if order.exporter is None else {"exporter": order.exporter}
+    common |= asked
     chosen = job.module.QUANTIZATIONS[job.quantization]
     used = calibration if chosen.calibrated else None
 
@@ -241,7 +248,9 @@ def _convert(job: _Job, order: _Order, progress: Progress) -> Artifact:
         return _stage(
             f"{job.format}-full",
             cache.key(**common),
-            lambda folder: job.module.convert(checkpoint, folder, context_length=context_length, progress=progress),
+            lambda folder: job.module.convert(
+                checkpoint, folder, context_length=context_length, progress=progress, **asked
+            ),
         )
 
     key = cache.key(**common, quantization=job.quantization, calibration=used.sha256 if used else None)
@@ -368,6 +377,16 @@ def _job(format_name: str, quantization: str) -> _Job:
         known = ", ".join([*module.PORTABLE, *module.QUANTIZATIONS])
         raise UsageError(f"{format_name} has no quantization {quantization!r}", hint=f"there are: {known}")
     return _Job(module, format_name, own)
+
+
+def _check_exporter(exporter: str | None, jobs: Sequence[_Job]) -> None:
+    for job in jobs if exporter is not None else ():
+        known = getattr(job.module, "EXPORTERS", ())
+        if exporter not in known:
+            raise UsageError(
+                f"{job.format} has no exporter {exporter!r}",
+                hint=f"there are: {', '.join(known)}" if known else f"leave out --exporter: {job.format} has one only",
+            )
 
 
 def _unique(formats: Iterable[str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from edge.export.onnx_graph import Graph
 
 EXTRA = "onnx"
+EXPORTERS = ("mobius", "optimum")  # the first is taken unless another is asked for
 KV_ELEMENT_BYTES = 4
 
 
@@ -104,7 +106,14 @@ def estimate(checkpoint: Checkpoint, quantization: str) -> Need:
     )
 
 
-def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progress: Progress | None = None) -> Artifact:
+def convert(
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    context_length: int,
+    exporter: str = EXPORTERS[0],
+    progress: Progress | None = None,
+) -> Artifact:
     """Write `onnx/model.onnx` in float32 into `folder`, with a ledger of where every tensor went.
 
     Weights of a large checkpoint stay where they are, and are read when they are quantized.
@@ -115,9 +124,11 @@ def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progre
     from edge.export import mobius_run, onnx_experts, onnx_graph, onnx_rotary, onnx_source, onnx_windows
     from edge.export.onnx_ledger import ledger
 
-    require("mobius", extra="export", purpose="converting to ONNX")
     progress = progress or Silent()
     folder = Path(folder)
+    if exporter == "optimum":
+        return _traced(checkpoint, folder, context_length, progress)
+    require("mobius", extra="export", purpose="converting to ONNX")
     built = folder / "built"
     large = _is_large(checkpoint)
     version = mobius_run.build(checkpoint, built, progress, weights=not large)
@@ -143,6 +154,32 @@ def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progre
         context_length=context_length,
         plan={"type": "fp32", "opset": _OPSET},
         tools={"mobius-onnx": version},
+    )
+
+
+def _traced(checkpoint: Checkpoint, folder: Path, context_length: int, progress: Progress) -> Artifact:
+    """By optimum, for what mobius does not build: the graph is transformers' own, its cache grows."""
+    from edge.export import onnx_graph, optimum_env
+    from edge.export.onnx_ledger import ledger
+
+    built = folder / "built"
+    optimum_env.export(checkpoint, built, progress)
+    graph = onnx_graph.load(built / "model.onnx")
+    progress.start("comparing every tensor with its source")
+    entries = ledger(checkpoint, graph)
+    progress.start("writing the ONNX file")
+    files = _write(graph, folder, "fp32", checkpoint, built / "genai_config.json", context_length)
+    shutil.rmtree(built)
+    return Artifact(
+        format="onnx",
+        quantization="fp32",
+        folder=folder,
+        model_file=files[0],
+        files=files,
+        ledger=entries,
+        context_length=context_length,
+        plan={"type": "fp32", "exporter": "optimum"},
+        tools={"optimum": optimum_env.VERSION},
     )
 
 
@@ -321,14 +358,16 @@ def _write(
     bits = QUANTIZATIONS[quantization].bits
     name = f"onnx/{_FILE_NAMES[bits]}.onnx"
     onnx_graph.save(graph, folder / name, without=lambda w: keep_sources and isinstance(w, SourceWeight))
+    browser = {"dtype": _DTYPES[bits], "use_external_data_format": {Path(name).name: 1}}
+    own = {**checkpoint.config, "transformers.js_config": browser}
+    (folder / "config.json").write_text(json.dumps(own, indent=2) + "\n")
+    if not genai_config.is_file():  # onnxruntime-genai runs no graph whose cache grows
+        return name, f"{name}_data", "config.json"
     config = json.loads(genai_config.read_text())
     config["model"]["context_length"] = context_length
     config["model"]["decoder"]["filename"] = name
     config["search"].update(max_length=context_length, do_sample=False, past_present_share_buffer=True)
     (folder / "genai_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    browser = {"dtype": _DTYPES[bits], "use_external_data_format": {Path(name).name: 1}}
-    own = {**checkpoint.config, "transformers.js_config": browser}
-    (folder / "config.json").write_text(json.dumps(own, indent=2) + "\n")
     return name, f"{name}_data", "genai_config.json", "config.json"
 
 

@@ -23,6 +23,7 @@ from edge.bundle import Bundle
 from edge.errors import EdgeError, InputError, UsageError, require
 from edge.readers import onnx as reader
 from edge.runtimes.cores import physical_cores
+from edge.runtimes.onnx_growing import GrowingSession
 from edge.runtimes.session import ContextFull
 
 if TYPE_CHECKING:
@@ -180,7 +181,9 @@ class OnnxSession:
             raise ContextFull(self._position, n, self.context_length)
 
 
-def load(folder: Path, bundle: Bundle, *, threads: int | None = None, context_length: int | None = None) -> OnnxSession:
+def load(
+    folder: Path, bundle: Bundle, *, threads: int | None = None, context_length: int | None = None
+) -> OnnxSession | GrowingSession:
     """A session for a bundle of format `onnx`.
 
     The file is checked before onnxruntime sees it. `threads` defaults to the physical cores this
@@ -192,6 +195,8 @@ def load(folder: Path, bundle: Bundle, *, threads: int | None = None, context_le
     length = context_length or bundle.context_length
     path = checked(Path(folder) / bundle.model_file)
     embedding = bundle.parts.get("embedding")
+    if "position_ids" in reader.read(path).inputs:
+        return GrowingSession(open_graph(path, threads or physical_cores()), context_length=length)
     return OnnxSession(
         path,
         context_length=length,
