@@ -105,9 +105,9 @@ def gemma3(folder: Path, *, seed: int = 0) -> Path:
     )  # fmt: skip
     named = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
     tokenizer = t.AutoTokenizer.from_pretrained(folder, extra_special_tokens=named)
-    kinds = ["sliding_attention", "full_attention"]
+    kinds = ["sliding_attention"] * 5 + ["full_attention"]  # llama.cpp knows no other order
     text = t.Gemma3TextConfig(
-        vocab_size=1024, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=1024, hidden_size=64, intermediate_size=96, num_hidden_layers=6, num_attention_heads=4,
         num_key_value_heads=1, head_dim=32, max_position_embeddings=N_CONTEXT, sliding_window=512, layer_types=kinds,
         query_pre_attn_scalar=32, tie_word_embeddings=True,
         bos_token_id=ids["<bos>"], eos_token_id=ids["<end_of_turn>"], pad_token_id=ids["<pad>"],
@@ -169,8 +169,12 @@ def _save(folder: Path, kind: Callable[..., Any], config: Any, processor: Any, s
                 value.normal_(0, 0.04 if config.model_type == "gemma3" else 0.3)  # Gemma multiplies it by 8
             elif "vision" not in name:
                 value.normal_(0, 1.2 / value.shape[-1] ** 0.5)
+    # As published: `save_pretrained` leaves out of tokenizer_config.json what llama.cpp's converter reads there.
+    path = folder / "tokenizer_config.json"
+    before = json.loads(path.read_text())
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    path.write_text(json.dumps({**before, **json.loads(path.read_text())}, indent=1))
     eos = config.get_text_config().eos_token_id
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": eos}))
     return folder

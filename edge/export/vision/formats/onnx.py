@@ -79,7 +79,10 @@ def _trace(model: Any, rule: Mapping[str, Any], path: Path, name: str) -> None:
     from edge.export.vision.tower import tower
 
     module = tower(model)
-    sample = torch.zeros(2, 3, rule["height"], rule["width"])
+    # Idefics3's connector, traced for any number of tiles, takes only that of the sample: one at a time.
+    several = rule["kind"] != "tiles"
+    sample = torch.zeros(2 if several else 1, 3, rule["height"], rule["width"])
+    shapes = {"pixel_values": {0: torch.export.Dim("pictures", min=1, max=64)}} if several else None
     with warnings.catch_warnings(), torch.inference_mode(False):
         warnings.simplefilter("ignore")
         try:
@@ -90,7 +93,7 @@ def _trace(model: Any, rule: Mapping[str, Any], path: Path, name: str) -> None:
                 opset_version=_OPSET,
                 input_names=["pixel_values"],
                 output_names=["image_features"],
-                dynamic_shapes={"pixel_values": {0: torch.export.Dim("pictures", min=1, max=64)}},
+                dynamic_shapes=shapes,
                 verbose=False,
             )
         # Whatever the tracer meets that it cannot follow, it says in an exception type of its own.
