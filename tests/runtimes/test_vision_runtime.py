@@ -33,6 +33,7 @@ CASES = [
     ("llava-clip", "gguf", 1e-5),
     ("smolvlm", "onnx", 1e-5),
     ("smolvlm", "gguf", 1e-3),
+    ("smolvlm", "tflite", 1e-5),
     ("gemma3", "gguf", 1e-3),
 ]
 
@@ -130,6 +131,15 @@ def test_the_gate_looks_at_pictures_and_a_damaged_projector_does_not_pass(checkp
     monkeypatch.setattr(llama_cpp_source, "folder", lambda: unpacked)
     with pytest.raises(GateError, match=r"features of pictures are .* of their size away from the source's"):
         export(checkpoints("llava-siglip"), tmp_path / "bad", "gguf", monkeypatch, gate=True, context_length=512)
+
+
+def test_the_built_in_model_passes_the_gate_with_pictures(tmp_path, monkeypatch):
+    done = export("smollm2-vision", tmp_path, "gguf", monkeypatch, gate=True, quantization="8bit", context_length=512)
+    seen = done.bundle.quality["pictures"]
+    assert seen["pixels"]["max_abs"] == 0.0
+    assert seen["features"]["relative_rms"] < 1e-3
+    assert seen["logits"]["same_top1"] > 0.95
+    assert seen["answers"]["questions"] == 48
 
 
 def test_what_a_format_cannot_do_is_said(checkpoints, tmp_path, monkeypatch):
