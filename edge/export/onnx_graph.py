@@ -148,6 +148,21 @@ def constant_matmuls(graph: Graph) -> Iterator[tuple[Any, str, bool]]:
                 yield node, source, True
 
 
+def tie_head(graph: Graph) -> None:
+    """Let the head read the token embedding where mobius stored a turned copy of it, as it does for mixtures."""
+    import numpy as np
+    import onnx
+
+    head, embedding = graph.weights.get("lm_head.weight_t"), graph.weights.get("model.embed_tokens.weight")
+    if head is None or embedding is None or not np.array_equal(head.T, embedding):
+        return
+    node = next(n for n in graph.nodes if "lm_head.weight_t" in n.input)
+    turned = onnx.helper.make_node("Transpose", ["model.embed_tokens.weight"], ["lm_head.turned"], perm=[1, 0])
+    product = onnx.helper.make_node("MatMul", [node.input[0], "lm_head.turned"], list(node.output), name=node.name)
+    graph.replace([node], [turned, product])
+    del graph.weights["lm_head.weight_t"]
+
+
 def lower_opset(graph: Graph, version: int) -> None:
     """Write the graph in an older opset, so that more runtimes read it.
 

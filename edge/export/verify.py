@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge.bundle import Bundle
 from edge.errors import EdgeError
-from edge.export import experts, families
+from edge.export import experts
 from edge.export.artifact import Artifact, Quantization
 from edge.export.calibrate import Calibration
 from edge.export.checkpoint import Checkpoint
@@ -87,7 +87,7 @@ def verify(
     progress = progress or Silent()
     module = load("edge.export.formats", artifact.format)
     asked: Quantization = module.QUANTIZATIONS[artifact.quantization]
-    bound = limits(asked.bits, families.active_parameters(checkpoint))
+    bound = limits(asked.bits, checkpoint.n_parameters)
     record: dict[str, Any] = {"class_bits": asked.bits, "held_out": held_out.source, "limits": vars(bound)}
     failures: list[str] = []
 
@@ -131,7 +131,7 @@ def _behaviour(
     module: Any,
 ) -> _Found:
     """Logits, experts and answers on the runtime that ships."""
-    bound = limits(class_bits, families.active_parameters(checkpoint))
+    bound = limits(class_bits, checkpoint.n_parameters)
     tokenizer, template = Tokenizer.load(folder), ChatTemplate.load(folder)
     questions = answers.questions(tokenizer, template)
     asked = tool_calls.cases(tokenizer, template) if template is not None and shows_tools(template) else None
@@ -191,7 +191,7 @@ def _behaviour(
             seeing = Model(folder, draft, session)
             # A runtime that computes the vision part less exactly than the text part is held to what it can do.
             bits = min(CLASSES, key=lambda b: abs(b - min(class_bits, draft.plan["vision"].get("computed_bits", 32))))
-            less = limits(bits, families.active_parameters(checkpoint))
+            less = limits(bits, checkpoint.n_parameters)
             record["pictures"], wrong = pictures.look(
                 checkpoint, model.model, seeing, shown, lambda c: _judge(c, less), less, progress
             )

@@ -126,3 +126,23 @@ def waiting_keys(checkpoint: Checkpoint, e: int) -> tuple[str, ...]:
     from edge.export.experts import layers
 
     return layers(checkpoint)[0].keys(e)
+
+
+def test_a_head_that_copies_the_embedding_reads_it():
+    import onnx
+
+    from edge.export.onnx_graph import tie_head
+
+    embedding = np.arange(12, dtype=np.float32).reshape(4, 3)
+    node = onnx.helper.make_node("MatMul", ["x", "lm_head.weight_t"], ["logits"], name="head")
+
+    def graph(head: np.ndarray) -> Graph:
+        model = onnx.helper.make_model(onnx.helper.make_graph([node], "one", [], []))
+        return Graph(model, {"model.embed_tokens.weight": embedding, "lm_head.weight_t": head})
+
+    tied, other = graph(embedding.T.copy()), graph(embedding.T + 1)
+    tie_head(tied)
+    tie_head(other)
+    assert [n.op_type for n in tied.nodes] == ["Transpose", "MatMul"]
+    assert set(tied.weights) == {"model.embed_tokens.weight"}
+    assert [n.op_type for n in other.nodes] == ["MatMul"]

@@ -16,7 +16,6 @@ from types import ModuleType
 from typing import Any
 
 from edge.errors import UsageError
-from edge.export.checkpoint import Checkpoint
 from edge.find import load, names
 
 _FAMILIES = "edge.export.families"
@@ -38,9 +37,3 @@ def of(config: Mapping[str, Any], where: str) -> ModuleType:
         f"{where} is of the model type {model_type!r}, which this edge does not export",
         hint=f"it exports: {', '.join(sorted(known))}",
     )
-
-
-def active_parameters(checkpoint: Checkpoint) -> int:
-    """Parameters that take part in one token, where the family tells them apart from the others."""
-    facts = of(checkpoint.config, checkpoint.name).facts(checkpoint)
-    return int(facts.get("active_parameters", checkpoint.n_parameters))

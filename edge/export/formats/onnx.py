@@ -134,6 +134,7 @@ def convert(
     version = mobius_run.build(checkpoint, built, progress, weights=not large)
     graph = onnx_graph.load(built / "model.onnx")
     onnx_graph.lower_opset(graph, _OPSET)
+    onnx_graph.tie_head(graph)
     onnx_rotary.restore(graph, checkpoint, context_length)
     onnx_windows.restore(graph, checkpoint, context_length)
     progress.start("comparing every tensor with its source")

@@ -34,7 +34,7 @@ CLASSES = tuple(_LIMITS)
 
 
 def limits(bits: int, n_parameters: int) -> Limits:
-    """The limits for a class of bits, scaled to the size of the model: the parameters that compute one token.
+    """The limits for a class of bits, scaled to the size of the model.
 
     One rule: below 1e9 parameters a quantized model may err more, by the fourth root of how
     much smaller it is, at most twice. The factor multiplies NMSE, KLD and the share of changed
