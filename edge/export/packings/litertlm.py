@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.bundle import Bundle
-from edge.errors import InputError, require
+from edge.errors import InputError, UsageError, require
 from edge.runtimes.chat_template import ChatTemplate
 from edge.runtimes.tokenizer import Tokenizer
 
@@ -33,6 +33,10 @@ def write(folder: Path, draft: Bundle, config: Mapping[str, Any]) -> None:
     The same bundle gives the same bytes: the builder's random id and its clock are replaced by
     what follows from the content. Raises `InputError` for a bundle without a tokenizer.
     """
+    if draft.parts:
+        raise UsageError(
+            f"{draft.name} sees, and its vision part is not packed for LiteRT-LM yet", hint="leave out --also litertlm"
+        )
     require("litert_lm_builder", extra="export", purpose="packing for LiteRT-LM")
     from litert_lm_builder import litertlm_builder as builder
 
