@@ -10,7 +10,7 @@ import pytest
 from tests import parity
 
 NMSE_FULL = 1e-6  # the gate's own limit
-NMSE_8BIT = 1e-2  # more than the gate allows: a random router is often undecided, and rounding changes its mind
+NMSE_8BIT = 2e-2  # more than the gate allows: a random router is often undecided, and rounding changes its mind
 PAGE = parity.RESULTS.with_suffix(".md")
 RESULTS = parity.read()
 
