@@ -106,7 +106,7 @@ def test_the_table_of_limits_is_that_of_the_gate():
         nmse = "" if bound.nmse is None else f"{bound.nmse:g}"
         rows += (
             f"| {labels.get(bits, f'{bits} bit')} | {nmse} | {bound.mean_kld:g} | {bound.same_top1:.1%} | "
-            f"{bound.answers_kept:.0%} |\n"
+            f"{bound.answers_kept:.0%} | {bound.tool_calls_kept:.0%} |\n"
         ).replace("%", " %")
     before, _, rest = page.read_text(encoding="utf-8").partition("<!-- limits -->\n")
     after = rest.partition("<!-- /limits -->")[2]
