@@ -151,6 +151,7 @@ def export(
     pruned = None
     if keep_experts is not None:
         checkpoint, pruned = _with_fewer_experts(checkpoint, keep_experts, texts, progress)
+        text = checkpoint
     order = _Order(
         checkpoint=checkpoint,
         text=text,

@@ -91,3 +91,19 @@ def test_what_stays_computes_as_if_the_others_could_not_be_chosen(tiny_moe, tmp_
     with torch.inference_mode():
         wanted, found = model(ids).logits, part(ids).logits
     assert float((found - wanted).square().sum() / wanted.square().sum()) < 1e-10
+
+
+@pytest.mark.runtime
+def test_a_bundle_of_fewer_experts_says_what_they_cost(tiny_moe, tmp_path):
+    from edge.export import pipeline
+
+    [done] = pipeline.export(
+        tiny_moe("mixtral").folder, tmp_path, quantization="f32", keep_experts=3, context_length=256
+    )
+    assert done.folder.name == "mixtral-3-experts-gguf-f32"
+    cost = done.bundle.quality["experts_kept"]
+    assert (cost["keep"], cost["of"]) == (3, 4)
+    assert 0.75 < cost["share_of_use"] < 1
+    assert cost["mean_kld"] > 0.001
+    assert done.bundle.quality["logits"]["nmse"] < 1e-6  # to the model of three experts
+    assert "experts kept, KLD to the whole model" in done.verdict.table()
