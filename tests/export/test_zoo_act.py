@@ -54,17 +54,3 @@ def test_transformers_renders_tools_as_we_do():
         assert theirs.apply_chat_template(messages, tools=tools, tokenize=False) == ours.render(
             messages, tools=tools, add_generation_prompt=False
         )
-
-
-@pytest.mark.runtime
-def test_its_export_still_acts(tmp_path):
-    import edge
-
-    [done] = edge.export("smollm2-act", tmp_path, formats=["gguf"], quantization="8bit")
-    found = done.bundle.quality["tool_calls"]
-    assert done.bundle.family == "lam"
-    assert found["cases"] == 96
-    assert found["share_kept"] >= 0.98
-    assert found["source_right"] >= 20
-    assert found["export"]["json"] >= 0.95
-    assert "tool calls kept" in done.verdict.table()
