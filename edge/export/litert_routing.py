@@ -9,40 +9,44 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import EdgeError
-from edge.export import experts
+from edge.export import experts, flatbuffer
 from edge.export.checkpoint import Checkpoint
-from edge.runtimes.litert import CACHE_PREFIX, interpreter_class
+from edge.runtimes.cores import physical_cores
+from edge.runtimes.litert import CompiledRunner
 
 if TYPE_CHECKING:
     import numpy as np
 
-METHOD = "router logits of the shipped graph, made outputs of a copy of its file that LiteRT's interpreter runs"
-_HIDDEN = -1e9
+METHOD = "router logits of the shipped graph, made outputs of a copy of its file that LiteRT runs"
+HIDDEN = -1e9  # what a masked position is given
 
 
 def choices(path: Path, checkpoint: Checkpoint, windows: Sequence[Sequence[int]]) -> Iterator[dict[int, np.ndarray]]:
     """The experts of each token of each window, by layer: `(tokens, used)`."""
     import numpy as np
 
+    from edge.readers import tflite as reader
+
     layers = [layer.index for layer in experts.layers(checkpoint)]
-    used = experts.used(checkpoint.config)
+    n, used = experts.count(checkpoint.config), experts.used(checkpoint.config)
     with tempfile.TemporaryDirectory(dir=path.parent) as work:
         copy = Path(work, "routers.tflite")
         names = _expose(path, copy, checkpoint)
-        runner = interpreter_class()(model_path=str(copy), num_threads=2).get_signature_runner("decode")
-        shapes = {name: tuple(info["shape"]) for name, info in runner.get_input_details().items()}
-        for window in windows:
-            cache = {n: np.zeros(s, np.float32) for n, s in shapes.items() if n.startswith(CACHE_PREFIX)}
-            mask = np.full(shapes["mask"], _HIDDEN, np.float32)
-            rows: list[list[Any]] = [[] for _ in layers]
-            for position, token in enumerate(window):
-                mask[..., position] = 0
-                at = np.array([position], np.int32)
-                found = runner(tokens=np.array([[token]], np.int32), input_pos=at, mask=mask, **cache)
-                cache = {name: found[name] for name in cache}
-                for row, name in zip(rows, names, strict=True):
-                    row.append(np.argsort(-found[name].reshape(-1), kind="stable")[:used])
-            yield {layer: np.stack(row) for layer, row in zip(layers, rows, strict=True)}
+        signatures = reader.read(copy).signatures
+        runner = CompiledRunner(copy, signatures, threads=physical_cores(), packed=":memory")
+        try:
+            mask = np.empty(signatures["decode"].inputs["mask"].shape, np.float32)
+            for window in windows:
+                mask[:] = HIDDEN
+                rows: list[list[Any]] = [[] for _ in layers]
+                for position, token in enumerate(window):
+                    mask[..., position] = 0
+                    runner.run("decode", np.array([[token]], np.int32), np.array([position], np.int32), mask)
+                    for row, name in zip(rows, names, strict=True):
+                        row.append(np.argsort(-runner.read("decode", name, n), kind="stable")[:used])
+                yield {layer: np.stack(row) for layer, row in zip(layers, rows, strict=True)}
+        finally:
+            runner.close()
 
 
 def _expose(path: Path, copy: Path, checkpoint: Checkpoint) -> list[str]:
@@ -53,6 +57,13 @@ def _expose(path: Path, copy: Path, checkpoint: Checkpoint) -> list[str]:
     model = flatbuffer_utils.read_model(str(path))
     signature = next(s for s in model.signatureDefs if s.signatureKey == b"decode")
     graph = model.subgraphs[signature.subgraphIndex]
+    # The prefills are emptied: all weights would be packed again for each of them.
+    for other in model.signatureDefs:
+        if other is not signature:
+            emptied = model.subgraphs[other.subgraphIndex]
+            emptied.operators, emptied.tensors = [], []
+            emptied.inputs, emptied.outputs = [], []
+    model.signatureDefs = [signature]
     weights = {re.sub(r"#\d+$", "", t.name.decode()): i for i, t in enumerate(graph.tensors)}
     made_from: dict[int, int] = {}
     for operator in graph.operators:
@@ -68,5 +79,5 @@ def _expose(path: Path, copy: Path, checkpoint: Checkpoint) -> list[str]:
         signature.outputs.append(end)
         graph.outputs = [*graph.outputs, made_from[at]]
         names.append(end.name)
-    flatbuffer_utils.write_model(model, str(copy))
+    flatbuffer.write(model, copy)
     return names

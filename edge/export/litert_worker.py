@@ -111,6 +111,8 @@ def _rename(path: Path, checkpoint: Path) -> None:
     """
     from ai_edge_litert.tools import flatbuffer_utils
 
+    from edge.export import flatbuffer
+
     model = flatbuffer_utils.read_model(str(path))
     names = _names_by_value(checkpoint)
     chosen: dict[int, str] = {}
@@ -150,7 +152,7 @@ def _rename(path: Path, checkpoint: Path) -> None:
         for i in pending:
             name(graph.tensors[i], f"{scope}/value")
     written = path.with_suffix(".renamed")
-    flatbuffer_utils.write_model(model, str(written))
+    flatbuffer.write(model, written)
     written.replace(path)
 
 

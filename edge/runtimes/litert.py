@@ -106,6 +106,13 @@ class CompiledRunner:
         found: np.ndarray | None = outputs["logits"].read(self._n_logits, np.float32) if "logits" in outputs else None
         return found
 
+    def read(self, signature: str, output: str, n: int) -> np.ndarray:
+        """What another output of the last run holds, float32 `(n,)`."""
+        import numpy as np
+
+        found: np.ndarray = self._outputs[signature][output].read(n, np.float32)
+        return found
+
 
 class InterpreterRunner:
     """The TFLite interpreter of `ai-edge-litert` or `tflite-runtime`; the cache goes through NumPy."""
