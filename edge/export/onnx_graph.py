@@ -185,3 +185,14 @@ def lower_opset(graph: Graph, version: int) -> None:
         if not opset.domain:
             opset.version = version
     graph.model.ir_version = min(graph.model.ir_version, 10)
+
+
+def name_batch(graph: Graph) -> None:
+    """Call the first dimension of every input and output `batch_size`.
+
+    transformers.js makes the empty cache from the names of its dimensions; of a name that it does not know it makes 0.
+    """
+    for value in (*graph.model.graph.input, *graph.model.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        if dims and dims[0].dim_param == "batch":
+            dims[0].dim_param = "batch_size"

@@ -36,8 +36,10 @@ def fill(folder: Path, artifact: Artifact, checkpoint: Checkpoint) -> None:
         if source.is_file() and not target.exists():
             shutil.copyfile(source, target)
     template = folder / "chat_template.jinja"
-    if not template.exists() and (text := _template(folder)) is not None:
-        template.write_text(text, encoding="utf-8")
+    if (text := _template(folder)) is not None:
+        if not template.exists():
+            template.write_text(text, encoding="utf-8")
+        _repeat_in_config(folder / "tokenizer_config.json", text)
 
 
 def draft(
@@ -111,6 +113,13 @@ def _ids(value: Any) -> list[int]:
 def model_context_length(checkpoint: Checkpoint) -> int:
     """How many positions the source was made for."""
     return _positive(checkpoint.text_config, "max_position_embeddings")
+
+
+def _repeat_in_config(path: Path, template: str) -> None:
+    """Put the template into tokenizer_config.json too: transformers.js looks nowhere else."""
+    config = _json(path)
+    if path.is_file() and "chat_template" not in config:
+        path.write_text(json.dumps({**config, "chat_template": template}, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def _template(folder: Path) -> str | None:

@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.rig, pytest.mark.runtime]
 NODE = Path(__file__).parent / "node"
 QUESTIONS = ("What is the capital of France?", "List three fruits.", "Who wrote Hamlet?")
 N_NEW = 12
+NEAR_TIE = 0.2  # logits
 
 needs_node = pytest.mark.skipif(
     not (NODE / "node_modules").is_dir() or not shutil.which("node"),
@@ -52,25 +53,30 @@ def ours(folder):
     with open_bundle(folder) as model:
         prompts = [model.prompt(q) for q in QUESTIONS]
         model.bundle.stop_ids  # noqa: B018
-        answers = []
+        answers, margins = [], []
         for prompt in prompts:
             model.session.rewind(0)
-            logits, answer = model.session.feed(prompt), []
+            logits, answer, ahead = model.session.feed(prompt), [], []
             for _ in range(N_NEW):
                 answer.append(int(logits.argmax()))
+                second, first = sorted(logits.tolist())[-2:]
+                ahead.append(first - second)
                 logits = model.session.feed([answer[-1]])
             answers.append(answer)
+            margins.append(ahead)
         text = model.prompt("Hi 123 🎉")
-    return prompts, answers, text
+    return prompts, answers, margins, text
 
 
-def agree(theirs, mine):
-    """The same tokens, at least the first five of each answer and all of one.
+def agree(theirs, mine, margins):
+    """The same tokens, up to where our own session hardly prefers its choice to the other.
 
-    Files of 8 bits are computed with activations rounded to 8 bits, by other kernels on other processors: late
-    in an answer a near-tie may fall otherwise, at its beginning it does not.
+    Files of 8 bits are computed with activations rounded to 8 bits, by other kernels on other processors, so a
+    near-tie may fall otherwise. `margins` are how many logits each of our tokens is ahead of the next best.
     """
-    assert [a[:5] for a in theirs] == [a[:5] for a in mine]
+    for theirs_one, mine_one, ahead in zip(theirs, mine, margins, strict=True):
+        parted = next((i for i, (a, b) in enumerate(zip(theirs_one, mine_one, strict=True)) if a != b), None)
+        assert parted is None or ahead[parted] < NEAR_TIE, (theirs_one, mine_one, ahead)
     assert any(a == b for a, b in zip(theirs, mine, strict=True))
 
 
@@ -91,26 +97,25 @@ def run(*words, given):
 @needs_node
 def test_node_llama_cpp_runs_our_gguf(bundle):
     folder = bundle("gguf")
-    prompts, answers, _ = ours(folder)
+    prompts, answers, margins, _ = ours(folder)
     found = run("node", "llama.mjs", folder / "model.gguf", N_NEW, given=prompts)
-    agree(found["answers"], answers)
+    agree(found["answers"], answers, margins)
     with open_bundle(folder) as model:
         assert found["spelled"] == model.tokenizer.encode("<|im_start|>user\nHi 123 🎉<|im_end|>")
 
 
 @needs_node
-@pytest.mark.xfail(reason="broken: transformers.js gives GroupQueryAttention a cache with a batch of 0", strict=False)
 def test_transformers_js_runs_our_onnx(bundle):
     folder = bundle("onnx")
-    prompts, answers, text = ours(folder)
+    prompts, answers, margins, text = ours(folder)
     found = run("node", "transformers.mjs", folder, "q8", N_NEW, given=prompts)
-    agree(found["answers"], answers)
+    agree(found["answers"], answers, margins)
     assert found["spelled"] == text
 
 
 def test_onnxruntime_genai_runs_our_onnx(bundle):
     folder = bundle("onnx")
-    prompts, answers, _ = ours(folder)
+    prompts, answers, margins, _ = ours(folder)
     script = """
 import json, sys
 import onnxruntime_genai as genai
@@ -130,12 +135,10 @@ print(json.dumps({"answers": answers}))
 """
     found = run(sys.executable, "-c", script, folder, N_NEW, given=prompts)
     # It stops where the model says it is done; ours goes on.
-    for theirs, mine in zip(found["answers"], answers, strict=True):
-        assert len(theirs) >= 5
-        agree([theirs], [mine[: len(theirs)]])
+    assert all(len(theirs) >= 5 for theirs in found["answers"])
+    agree(found["answers"], [m[: len(t)] for t, m in zip(found["answers"], answers, strict=True)], margins)
 
 
-@pytest.mark.xfail(reason="failed once, the cause is not known yet", strict=False)
 def test_litert_lm_runs_our_litertlm(bundle):
     folder = bundle("tflite", also=("litertlm",))
     script = """
@@ -154,4 +157,4 @@ print(json.dumps({"answers": answers}))
         for question, theirs in zip(QUESTIONS, found["answers"], strict=True):
             mine = "".join(p.text for p in model.generate(question, Sampling(max_tokens=200)))
             # A token of eight bits may fall otherwise late in a long answer; its beginning may not.
-            assert theirs[:12] == mine[:12]
+            assert theirs[:60] == mine[:60]

@@ -358,6 +358,7 @@ def _write(
 
     bits = QUANTIZATIONS[quantization].bits
     name = f"onnx/{_FILE_NAMES[bits]}.onnx"
+    onnx_graph.name_batch(graph)
     onnx_graph.save(graph, folder / name, without=lambda w: keep_sources and isinstance(w, SourceWeight))
     browser = {"dtype": _DTYPES[bits], "use_external_data_format": {Path(name).name: 1}}
     own = {**checkpoint.config, "transformers.js_config": browser}

@@ -20,6 +20,11 @@ from edge.runtimes.tokenizer import Tokenizer
 FORMAT = "tflite"
 FILE = "model.litertlm"
 
+_WORDS = (
+    "{%- macro words(content) -%}{%- if content is string -%}{{ content }}{%- else -%}"
+    "{%- for part in content -%}{{ part['text'] }}{%- endfor -%}{%- endif -%}{%- endmacro -%}"
+)
+
 # The runtime treats these model types in a way of its own; all others are "generic".
 _MODEL_TYPES = {"qwen3": "qwen3", "qwen2": "qwen2p5", "gemma3_text": "gemma3"}
 _UUID = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -68,7 +73,7 @@ def _metadata(folder: Path, draft: Bundle, config: Mapping[str, Any]) -> Any:
     if len(plain) > len(tokenizer.encode("x")):  # the tokenizer puts a token before every text
         found.start_token.token_ids.ids.append(plain[0])
     if template := ChatTemplate.load(folder):
-        found.jinja_prompt_template = template.source
+        found.jinja_prompt_template = taking_parts(template.source)
     kind = _MODEL_TYPES.get(str(config.get("model_type")), "generic_model")
     getattr(found.llm_model_type, kind).SetInParent()
     return found
@@ -86,3 +91,14 @@ def _fix_identity(path: Path, draft: Bundle) -> None:
             for found in pattern.finditer(header):
                 file.seek(found.start())
                 file.write(value.encode())
+
+
+def taking_parts(template: str) -> str:
+    """The template with every content of a message read as LiteRT-LM hands it over: as a list of parts.
+
+    Templates that look at parts themselves stay as they are.
+    """
+    if re.search(r"is (not )?(string|iterable|sequence)\b", template):
+        return template
+    changed = re.sub(r"\bmessage(\[(['\"])content\2\]|\.content\b)", r"words(message\1)", template)
+    return template if changed == template else _WORDS + changed
