@@ -4,6 +4,7 @@
     llava(folder, tower="clip")    CLIP tower, its class token left out, the last layer but one
     smolvlm(folder)                Idefics3: pictures in tiles
     gemma3(folder)                 SigLIP tower averaged over squares; a picture's rows see each other
+    qwen2_5_vl(folder)             pictures of any size, rows placed in three dimensions
 
 Random weights show whether a conversion is faithful; whether a model is any good they cannot show.
 """
@@ -123,6 +124,36 @@ def gemma3(folder: Path, *, seed: int = 0) -> Path:
     images = t.Gemma3ImageProcessorPil(size={"height": 32, "width": 32})
     processor = t.Gemma3Processor(images, tokenizer, chat_template=template, image_seq_length=4)
     return _save(folder, t.Gemma3ForConditionalGeneration, config, processor, seed)
+
+
+def qwen2_5_vl(folder: Path, *, seed: int = 0) -> Path:
+    """Patches of 14 px, four of which become one token; one layer sees windows, the other everything."""
+    import transformers as t
+
+    special = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    written = TEMPLATE.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
+    _, ids = _tokenizer(folder, special, written)
+    text = t.Qwen2_5_VLTextConfig(
+        vocab_size=1024, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=N_CONTEXT, tie_word_embeddings=True, use_sliding_window=False,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
+        bos_token_id=None, eos_token_id=ids["<|im_end|>"], pad_token_id=ids["<|endoftext|>"],
+    )  # fmt: skip
+    vision = t.models.qwen2_5_vl.configuration_qwen2_5_vl.Qwen2_5_VLVisionConfig(
+        depth=2, hidden_size=32, intermediate_size=48, num_heads=2, out_hidden_size=64, window_size=56,
+        fullatt_block_indexes=[1],
+    )  # fmt: skip
+    config = t.Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config=vision,
+        tie_word_embeddings=True,
+        **{f"{k}_token_id": ids[f"<|{k}_pad|>"] for k in ("image", "video")},
+        **{f"vision_{k}_token_id": ids[f"<|vision_{k}|>"] for k in ("start", "end")},
+    )
+    images = t.models.qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil(
+        min_pixels=56 * 56, max_pixels=28 * 28 * 16
+    )
+    return _save(folder, t.Qwen2_5_VLForConditionalGeneration, config, images, seed)
 
 
 def _siglip(*, image_size: int, patch_size: int) -> Any:

@@ -74,6 +74,7 @@ def _bundle(folder: Path, *, check: bool, context: int | None) -> dict[str, Any]
         "licence": found.licence,
         "template": _template(folder),
         **{k: v for k, v in _shape(_config(folder)).items() if k != "context_length"},
+        "pictures": _pictures(found),
         "memory": _memory_of(found, context),
         "source": {k: v for k, v in found.source.items() if k != "files"},
         "tools": dict(found.tools),
@@ -149,6 +150,12 @@ def _shape(config: Mapping[str, Any]) -> dict[str, Any]:
             "patch_size": tower.get("patch_size"),
         }
     return facts
+
+
+def _pictures(found: bundle.Bundle) -> dict[str, Any] | None:
+    """What the bundle makes of a picture: how it is cut, into views of which size, and how many tokens a view takes."""
+    kept = ("kind", "width", "height", "patch", "n_tokens", "bidirectional")
+    return {k: v for k, v in found.image.items() if k in kept} or None
 
 
 def _template(folder: Path) -> dict[str, Any] | str:

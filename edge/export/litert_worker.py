@@ -29,9 +29,10 @@ def convert(checkpoint: Path, folder: Path, context_length: int, prefills: list[
     from edge.export import experts, litert_experts
     from edge.export.source import open_source
 
+    _one_window_for_all()
     mixture = experts.layers(open_source(str(checkpoint)))
     export.export(
-        model=str(_with_layer_kinds(checkpoint, folder)),
+        model=str(checkpoint),
         output_dir=str(folder),
         prefill_lengths=prefills,
         cache_length=context_length,
@@ -64,22 +65,28 @@ def vision(checkpoint: Path, target: Path, side: int) -> None:
         _rename(target, checkpoint)
 
 
-def _with_layer_kinds(checkpoint: Path, folder: Path) -> Path:
-    """The checkpoint, or a view of it in which every layer of a model with one window says that it has it.
+def _one_window_for_all() -> None:
+    """Give models whose layers all see the same window a mask of it.
 
-    litert-torch hides what lies outside a window only in layers whose kind is written down (and in Mistral's).
+    litert-torch hands over masks by kind of layer, and code that knows no kinds (Phi-3's, Mixtral's) takes none
+    of them; only for Mistral's it makes an exception.
     """
-    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    if not config.get("sliding_window") or config.get("layer_types") or config.get("use_sliding_window") is False:
-        return checkpoint
-    view = folder / "checkpoint"
-    view.mkdir()
-    for path in checkpoint.iterdir():
-        (view / path.name).symlink_to(path.resolve())
-    (view / "config.json").unlink()
-    config["layer_types"] = ["sliding_attention"] * config["num_hidden_layers"]
-    (view / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    return view
+    from litert_torch.generative.export_hf.core import exportable_module, utils
+
+    kind = exportable_module.LiteRTExportableModuleForDecoderOnlyLM
+    adapt = kind.adapt_inputs
+
+    def adapted(self: Any, tokens: Any, embeddings: Any, positions: Any, cache: Any, mask: Any, **options: Any) -> Any:
+        made = adapt(self, tokens, embeddings, positions, cache, mask, **options)
+        config = self.model.config.get_text_config()
+        if isinstance(made["attention_mask"], dict) and not getattr(config, "layer_types", None):
+            window = utils.create_sliding_mask(
+                positions.clone().unsqueeze(0), cache.get_max_length(), config.sliding_window
+            )
+            made["attention_mask"] = window + mask
+        return made
+
+    kind.adapt_inputs = adapted
 
 
 def quantize(source: Path, target: Path, recipe: Path) -> None:
@@ -159,9 +166,12 @@ def _rename(path: Path, checkpoint: Path) -> None:
 def _names_by_value(checkpoint: Path) -> dict[str, list[str]]:
     """Fingerprint of every float32 value -> the tensors of the checkpoint that have it.
 
-    A norm's weight may be stored with the 1 that some models add to it.
+    A norm's weight may be stored with the 1 that some models add to it, a matrix times a number that follows it.
     """
+    import numpy as np
+
     from edge.export import litert_experts
+    from edge.export.litert_factors import candidates
     from edge.export.source import open_source
 
     source = open_source(str(checkpoint))
@@ -173,8 +183,10 @@ def _names_by_value(checkpoint: Path) -> dict[str, list[str]]:
     for name in source.tensors:
         if name not in inside:
             array = source.read(name)
-            for values in (array, array + 1) if array.ndim == 1 else (array,):
-                found.setdefault(_fingerprint(values.shape, values.tobytes()), []).append(name)
+            numbers = [np.float32(by) for by in candidates(name, source.config)]
+            made = [array + 1] if array.ndim == 1 else [v for by in numbers for v in (array * by, array / (1 / by))]
+            for print_ in {_fingerprint(values.shape, values.tobytes()) for values in (array, *made)}:
+                found.setdefault(print_, []).append(name)
     return found
 
 

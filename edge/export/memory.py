@@ -7,6 +7,7 @@ from typing import Any
 
 from edge.export import pack
 from edge.export.checkpoint import Checkpoint
+from edge.export.vision import split
 from edge.find import load, names
 
 _CHUNK = {"gguf": 512, "onnx": 128, "tflite": 128}  # tokens that an engine computes at once
@@ -19,12 +20,14 @@ def table(checkpoint: Checkpoint, context_length: int) -> dict[str, dict[str, di
 
     Estimates, from sizes alone:
 
-    1. Weights are the stored parameters times the bits per weight of the quantization.
+    1. Weights are the stored parameters times the bits per weight of the quantization; those of a vision part
+       keep 16 bits.
     2. The cache is keys and values of every layer for every position, in the engine's type.
     3. Working memory is what one chunk of tokens needs at its widest point (hidden states, queries, keys and
        values, the feed-forward's two halves), its attention scores, and its logits, in float32.
     """
     out: dict[str, dict[str, dict[str, int]]] = {}
+    text, vision = split.n_parameters(checkpoint) if checkpoint.family == "vlm" else (checkpoint.n_parameters, 0)
     for name in names("edge.export.formats"):
         module = load("edge.export.formats", name)
         cache = pack.kv_bytes_per_token(checkpoint.text_config, module.KV_ELEMENT_BYTES) * context_length
@@ -34,7 +37,7 @@ def table(checkpoint: Checkpoint, context_length: int) -> dict[str, dict[str, di
             if precision not in module.PORTABLE:
                 continue
             kind = module.QUANTIZATIONS[module.PORTABLE[precision]]
-            weights = int(checkpoint.n_parameters * kind.bits_per_weight / 8)
+            weights = int(text * kind.bits_per_weight / 8) + 2 * vision
             out[name][kind.name] = {
                 "weights_bytes": weights,
                 "cache_bytes": cache,

@@ -192,7 +192,14 @@ def estimate(
 
 def _need(checkpoint: Checkpoint, jobs: Sequence[_Job], gate: bool) -> Need:
     needs = [preflight.gate_need(checkpoint)] if gate else []
-    return preflight.total(needs + [job.module.estimate(checkpoint, job.quantization) for job in jobs])
+    needs += [job.module.estimate(checkpoint, job.quantization) for job in jobs]
+    if checkpoint.family == "vlm":
+        from edge.export.vision.split import n_parameters
+
+        text, vision = n_parameters(checkpoint)
+        needs.append(Need(ram_bytes=0, disk_bytes=4 * text, time_s=text / 2e8))  # the text part, copied into the cache
+        needs += [load(_SEEING, job.format).estimate(text, vision) for job in jobs]
+    return preflight.total(needs)
 
 
 def _one(job: _Job, order: _Order, progress: Progress) -> Exported:

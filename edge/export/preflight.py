@@ -29,7 +29,8 @@ def gate_need(checkpoint: Checkpoint) -> Need:
     """
     n = checkpoint.n_parameters
     if holds_source(checkpoint):
-        return Need(ram_bytes=_GATE_BASE_BYTES + 4 * n, disk_bytes=0, time_s=10 + 3e-7 * n)
+        questions = 20 + 3e-7 * n if checkpoint.family == "vlm" else 0  # about pictures
+        return Need(ram_bytes=_GATE_BASE_BYTES + 4 * n, disk_bytes=0, time_s=10 + 3e-7 * n + questions)
     passes = 30 + _GATE_POSITIONS * checkpoint.text_config.get("vocab_size", 0) * 4 // PASS_BYTES
     time_s = 10 + n * (passes * _READ_S + _GATE_POSITIONS * _COMPUTE_S)
     return Need(ram_bytes=_STREAMED_BYTES + 8 * largest_layer(checkpoint), disk_bytes=0, time_s=time_s)

@@ -12,6 +12,7 @@ from edge.errors import EdgeError
 from edge.export import litert_experts
 from edge.export.artifact import Entry
 from edge.export.checkpoint import Checkpoint
+from edge.export.litert_factors import factor, is_multiple
 from edge.readers.tflite import TfliteHeader, TfliteTensor, read
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ def ledger(checkpoint: Checkpoint, path: Path, embedder: Path | None = None) -> 
         array, wanted = values(file, header, tensor), checkpoint.read(tensor.name)
         if tensor.name.endswith("norm.weight") and np.array_equal(array, wanted + 1):
             note = "with the 1 that the source adds to it"
+            out.append(Entry((tensor.name,), (label,), tensor.type, _count(tensor), tensor.n_bytes, "fold", note))
+            continue
+        by = factor(array, wanted, tensor.name, checkpoint.config)
+        if by != 1 and is_multiple(array, wanted, by):
+            note = f"multiplied by {by:g}, as what follows it would be"
             out.append(Entry((tensor.name,), (label,), tensor.type, _count(tensor), tensor.n_bytes, "fold", note))
             continue
         if not np.array_equal(array, wanted):

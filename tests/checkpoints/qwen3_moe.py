@@ -7,6 +7,7 @@ from pathlib import Path
 from tests import checkpoint_parts as parts
 
 NAME = "Qwen3-MoE"
+FAMILY = "moe"
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edge import cli
-from tests.tiny_bundle import TEMPLATE, tiny_bundle, tiny_tokenizer
+from tests.tiny_bundle import IMAGE, TEMPLATE, tiny_bundle, tiny_tokenizer
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TEXT = {
@@ -101,6 +101,14 @@ def test_a_checkpoint_of_each_family(tmp_path, capsys, family):
 def test_a_bundle(tmp_path, capsys):
     tiny_bundle(tmp_path / "bundle")
     held("bundle", said(capsys, tmp_path / "bundle", "--context", 100))
+
+
+def test_a_bundle_that_sees_says_what_it_makes_of_a_picture(tmp_path, capsys):
+    tiny_bundle(tmp_path / "sees", image=IMAGE)
+    facts = json.loads(said(capsys, tmp_path / "sees", "--json"))
+    assert facts["pictures"] == {"kind": "whole", "n_tokens": 2, "height": 4, "width": 4}
+    tiny_bundle(tmp_path / "reads")
+    assert json.loads(said(capsys, tmp_path / "reads", "--json"))["pictures"] is None
 
 
 def test_json_has_the_same_facts_as_numbers(tmp_path, capsys):

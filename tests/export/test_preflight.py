@@ -31,3 +31,20 @@ def test_available_memory(tmp_path):
     meminfo.write_text("MemAvailable: much\n")
     assert preflight.available_ram_bytes(meminfo) is None
     assert preflight.available_ram_bytes(tmp_path / "none") is None
+
+
+def test_the_vision_part_is_counted_in_every_format(tmp_path):
+    from edge.export import pipeline
+    from tests.commands.test_inspect import CHECKPOINTS, write_checkpoint
+
+    write_checkpoint(tmp_path / "sees", *CHECKPOINTS["vlm"])
+    config, shapes = CHECKPOINTS["vlm"]
+    text = {name.removeprefix("language_model."): s for name, s in shapes.items() if name.startswith("language_model.")}
+    write_checkpoint(tmp_path / "reads", config["text_config"], text)
+    for name in ("gguf", "onnx", "tflite"):
+        sees = pipeline.estimate(tmp_path / "sees", formats=[name])
+        reads = pipeline.estimate(tmp_path / "reads", formats=[name])
+        assert sees.time_s > reads.time_s + 20  # questions about pictures, and the stage itself
+        assert sees.disk_bytes > reads.disk_bytes
+        assert sees.ram_bytes >= reads.ram_bytes
+    assert pipeline.estimate(tmp_path / "sees", formats=["tflite"], gate=False).ram_bytes > 1500 << 20

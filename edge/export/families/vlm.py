@@ -20,20 +20,10 @@ def load_reference(checkpoint: Checkpoint) -> Any:
 
 
 def facts(checkpoint: Checkpoint) -> dict[str, Any]:
-    names, vision = parts.sort(checkpoint)
-
-    def count(tensors: Any) -> int:
-        total = 0
-        for name in tensors:
-            n = 1
-            for d in checkpoint.tensors[name].shape:
-                n *= d
-            total += n
-        return total
-
+    text, vision = parts.n_parameters(checkpoint)
     return {
-        "text_parameters": count(names.values()),
-        "vision_parameters": count(vision),
+        "text_parameters": text,
+        "vision_parameters": vision,
         "text_model_type": checkpoint.text_config.get("model_type"),
     }
 

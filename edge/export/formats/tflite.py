@@ -100,7 +100,7 @@ def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progre
     progress = progress or Silent()
     folder = Path(folder)
     progress.start("building the TFLite graph (a minute for each prefill size)")
-    prefills = [size for size in PREFILLS if size < context_length]
+    prefills = _prefills(checkpoint, context_length)
     version = litert_run.convert(
         checkpoint, folder, context_length=context_length, prefills=prefills, embedder=checkpoint.sees
     )
@@ -190,6 +190,7 @@ def weight_errors(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[tuple[
     import numpy as np
 
     from edge.export import litert_experts
+    from edge.export.litert_factors import factor
     from edge.export.tflite_ledger import base_name, values
     from edge.readers.tflite import read
 
@@ -202,9 +203,10 @@ def weight_errors(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[tuple[
             yield matrix.keys[0], float(np.linalg.norm(values(artifact.path, header, tensor) - wanted)) / size
             continue
         if tensor.name in checkpoint.tensors and len(tensor.shape) == 2:
-            wanted = checkpoint.read(tensor.name)
+            stored, wanted = values(artifact.path, header, tensor), checkpoint.read(tensor.name)
+            wanted = wanted * np.float32(factor(stored, wanted, tensor.name, checkpoint.config))
             size = float(np.linalg.norm(wanted)) or 1.0
-            yield tensor.name, float(np.linalg.norm(values(artifact.path, header, tensor) - wanted)) / size
+            yield tensor.name, float(np.linalg.norm(stored - wanted)) / size
 
 
 def router_choices(
@@ -248,10 +250,13 @@ def _recipe(plan: _Plan) -> list[dict[str, Any]]:
 
 def _calibrate(path: Path, checkpoint: Checkpoint, plan: _Plan, calibration: Calibration, progress: Progress) -> int:
     """Write better blocks over those that the quantizer rounded; how many matrices."""
+    import numpy as np
+
     from edge.export import litert_experts
     from edge.export.blocks import quantize as blocks_of
     from edge.export.calibrate import activation_hessians
-    from edge.export.tflite_ledger import base_name, scales_of
+    from edge.export.litert_factors import candidates, factor
+    from edge.export.tflite_ledger import base_name, scales_of, values
     from edge.readers.tflite import rewrite
 
     done = 0
@@ -277,6 +282,9 @@ def _calibrate(path: Path, checkpoint: Checkpoint, plan: _Plan, calibration: Cal
             if tensor is None or scales is None:
                 return
             matrix = expert.read(checkpoint) if expert else checkpoint.read(tensor.name)
+            if candidates(tensor.name, checkpoint.config):
+                before = values(path, header, tensor)
+                matrix = matrix * np.float32(factor(before, matrix, tensor.name, checkpoint.config))
             made = blocks_of(matrix, plan.bits, plan.block, "gptq", hessian, symmetric=True)
             data[scales.offset : scales.offset + scales.n_bytes] = made.scales.astype("<f2").tobytes()
             # The blocks' codes are 0 to 15 around 8; TFLite's are -8 to 7.
@@ -289,6 +297,13 @@ def _calibrate(path: Path, checkpoint: Checkpoint, plan: _Plan, calibration: Cal
     if not done:
         raise EdgeError("nothing was quantized: this graph has no matrix of 4 bits")
     return done
+
+
+def _prefills(checkpoint: Checkpoint, context_length: int) -> list[int]:
+    """The usual sizes that fit, and one for the rows of a picture that see each other (Gemma 3)."""
+    sizes = [size for size in PREFILLS if size < context_length]
+    together = checkpoint.config.get("mm_tokens_per_image") or 0
+    return sizes if together <= max(sizes, default=0) else [*sizes, int(together)]
 
 
 def _kind(quantization: str) -> Quantization:

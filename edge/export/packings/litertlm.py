@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from edge.bundle import Bundle
-from edge.errors import InputError, UsageError, require
+from edge.errors import InputError, require
+from edge.export.packings import _litertlm_vision as vision
 from edge.runtimes.chat_template import ChatTemplate
 from edge.runtimes.tokenizer import Tokenizer
 
@@ -36,12 +37,9 @@ def write(folder: Path, draft: Bundle, config: Mapping[str, Any]) -> None:
     """Pack `folder`'s model, tokenizer and template into `folder/model.litertlm`.
 
     The same bundle gives the same bytes: the builder's random id and its clock are replaced by
-    what follows from the content. Raises `InputError` for a bundle without a tokenizer.
+    what follows from the content. Raises `InputError` for a bundle without a tokenizer, `UsageError` for
+    one whose pictures LiteRT-LM cannot cut.
     """
-    if draft.parts:
-        raise UsageError(
-            f"{draft.name} sees, and its vision part is not packed for LiteRT-LM yet", hint="leave out --also litertlm"
-        )
     require("litert_lm_builder", extra="export", purpose="packing for LiteRT-LM")
     from litert_lm_builder import litertlm_builder as builder
 
@@ -55,6 +53,12 @@ def write(folder: Path, draft: Bundle, config: Mapping[str, Any]) -> None:
         made.add_llm_metadata(str(metadata))
         made.add_hf_tokenizer(str(folder / "tokenizer.json"))
         made.add_tflite_model(str(folder / draft.model_file), builder.TfLiteModelType.PREFILL_DECODE)
+        if draft.parts:
+            kinds = builder.TfLiteModelType
+            vision.write(folder, draft.parts, draft.image, Path(work))
+            made.add_tflite_model(str(Path(work) / vision.EMBEDDER), kinds.EMBEDDER)
+            made.add_tflite_model(str(Path(work) / vision.ENCODER), kinds.VISION_ENCODER)
+            made.add_tflite_model(str(Path(work) / vision.ADAPTER), kinds.VISION_ADAPTER)
         with (folder / FILE).open("w+b") as file:
             made.build(file)
     _fix_identity(folder / FILE, draft)
@@ -76,6 +80,8 @@ def _metadata(folder: Path, draft: Bundle, config: Mapping[str, Any]) -> Any:
         found.jinja_prompt_template = taking_parts(template.source)
     kind = _MODEL_TYPES.get(str(config.get("model_type")), "generic_model")
     getattr(found.llm_model_type, kind).SetInParent()
+    if draft.parts:
+        vision.describe(found.llm_model_type.generic_model, draft.image)
     return found
 
 

@@ -8,6 +8,7 @@ a text model gives them.
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Mapping
@@ -100,6 +101,13 @@ def sort(checkpoint: Checkpoint) -> tuple[dict[str, str], tuple[str, ...]]:
     return names, tuple(vision)
 
 
+def n_parameters(checkpoint: Checkpoint) -> tuple[int, int]:
+    """Stored parameters of the text part and of the vision part."""
+    names, vision = sort(checkpoint)
+    count = {name: math.prod(info.shape) for name, info in checkpoint.tensors.items()}
+    return sum(count[name] for name in names.values()), sum(count[name] for name in vision)
+
+
 def text_config(checkpoint: Checkpoint) -> dict[str, Any]:
     """The text part's own config.json, with the defaults that checkpoints leave out."""
     require("transformers", extra="export", purpose="reading a model's configuration")
@@ -116,6 +124,8 @@ def text_config(checkpoint: Checkpoint) -> dict[str, Any]:
         found.pop(key, None)
     if "mrope_section" in (found.get("rope_parameters") or {}):
         found["rope_parameters"] = {k: v for k, v in found["rope_parameters"].items() if k != "mrope_section"}
+    if checkpoint.model_type == "gemma3":  # how many rows of a picture see each other: a decoder takes them at once
+        found["mm_tokens_per_image"] = int(checkpoint.config.get("mm_tokens_per_image", 256))
     dtype = checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype") or found.get("dtype")
     return {**found, "model_type": kind, "architectures": [architecture], "dtype": dtype or "float32"}
 

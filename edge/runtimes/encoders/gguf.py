@@ -124,6 +124,12 @@ def load(folder: Path, bundle: Bundle, session: Session, *, threads: int | None 
             f"{path} makes features of {width}, the text model takes {hidden}",
             hint="it belongs to another model; export it again",
         )
+    side, wanted = header.metadata.get("clip.vision.image_size"), bundle.image.get("height")
+    if wanted is not None and side != wanted:
+        raise InputError(
+            f"{path} takes pictures of {side} pixels, this bundle makes them of {wanted}",
+            hint="it belongs to another model; export it again",
+        )
     if "v.class_embd" in header.tensors:
         from edge.runtimes.encoders._clip import ClipEncoder
 

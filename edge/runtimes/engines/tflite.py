@@ -37,6 +37,7 @@ class TfliteSession:
         *,
         context_length: int,
         embedder: Callable[..., Any] | None = None,
+        bidirectional: bool = False,
     ) -> None:
         import numpy as np
 
@@ -47,6 +48,7 @@ class TfliteSession:
         self.vocab_size = decode.outputs["logits"].shape[-1]
         given = litert.given_input(decode)
         self._embedder = embedder
+        self._bidirectional = bidirectional  # whether the rows of a picture see each other
         self.hidden_size = decode.inputs[given].shape[-1] if embedder is not None else 0
         self._prefills = sorted(s.inputs[given].shape[1] for k, s in header.signatures.items() if k != "decode")
         self._position = 0
@@ -80,7 +82,7 @@ class TfliteSession:
         if rows.ndim != 2 or rows.shape[1] != self.hidden_size or not len(rows):
             raise UsageError(f"wanted embeddings of shape (n, {self.hidden_size}), found {rows.shape}")
         self._room(len(rows))
-        return self._feed(rows)
+        return self._feed_together(rows) if self._bidirectional else self._feed(rows)
 
     def _given(self, tokens: Sequence[int]) -> np.ndarray:
         """What the decoder takes for these tokens, one row for each: ids int32 `(n,)`, or embeddings `(n, hidden)`."""
@@ -105,6 +107,21 @@ class TfliteSession:
             done += used
         return self._decode(rows[-1:])
 
+    def _feed_together(self, rows: np.ndarray) -> np.ndarray:
+        """Rows that see each other: all of them in one prefill, then the last once more for its logits."""
+        n = len(rows)
+        size = next((s for s in self._prefills if s >= n), 0)
+        if not size:
+            raise UsageError(
+                f"{n} rows of a picture see each other, at most {max(self._prefills, default=0)} at once can",
+                hint="export it again",
+            )
+        if self._position + size > self._cache_length:
+            raise ContextFull(self._position, size, self._cache_length)
+        self._prefill(rows, size, together=True)
+        self.rewind(self._position - 1)
+        return self._decode(rows[-1:])
+
     def rewind(self, n_tokens: int) -> None:
         self._open()
         if not 0 <= n_tokens <= self._position:
@@ -125,14 +142,18 @@ class TfliteSession:
             return holding
         return max((s for s in self._prefills if s <= n), default=0)
 
-    def _prefill(self, rows: np.ndarray, size: int) -> None:
-        """Fill the cache. What stands behind the rows is written too, and hidden until it is overwritten."""
+    def _prefill(self, rows: np.ndarray, size: int, *, together: bool = False) -> None:
+        """Fill the cache. What stands behind the rows is written too, and hidden until it is overwritten.
+
+        Each row sees those before it, or, `together`, all of them.
+        """
         import numpy as np
 
         given = np.zeros((1, size, *rows.shape[1:]), rows.dtype)
         given[0, : len(rows)] = rows
         at = np.arange(self._position, self._position + size, dtype=np.int32)
-        later = np.arange(self._cache_length)[None, :] > at[:, None]
+        last = np.maximum(at, at[len(rows) - 1]) if together else at
+        later = np.arange(self._cache_length)[None, :] > last[:, None]
         mask = np.where(later, np.float32(_HIDDEN), np.float32(0))[None, None]
         self._run(f"prefill_{size}", given, at, mask)
         self._seen[..., self._position : self._position + len(rows)] = 0
@@ -206,7 +227,13 @@ def load(
         if "embedding" not in bundle.parts:
             raise InputError(f"{path} takes embeddings, and the bundle has no embedder", hint="export it again")
         embedder = litert.open_signature(Path(folder) / bundle.parts["embedding"], "decode_embedder", threads=1)
-    return TfliteSession(runner, header, context_length=context_length or bundle.context_length, embedder=embedder)
+    return TfliteSession(
+        runner,
+        header,
+        context_length=context_length or bundle.context_length,
+        embedder=embedder,
+        bidirectional=bool(bundle.image.get("bidirectional")),
+    )
 
 
 def build() -> dict[str, str]:

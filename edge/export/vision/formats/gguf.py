@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import UsageError
-from edge.export.artifact import Artifact, Entry
+from edge.export.artifact import Artifact, Entry, Need
 from edge.export.checkpoint import Checkpoint
 from edge.export.progress import Progress
 from edge.export.vision import mmproj
@@ -23,6 +23,11 @@ _CLASS_TOKEN = (
     "llama.cpp's own CLIP encoder puts the class token in the wrong place (llama.cpp issue 25814): edge encodes "
     "pictures itself; other programs that read mmproj.gguf will see them distorted until that is mended"
 )
+
+
+def estimate(n_text: int, n_vision: int) -> Need:
+    """Memory, disk and time of `convert` for so many parameters: tensors go one by one, without torch's model."""
+    return Need(ram_bytes=(600 << 20) + 8 * n_vision, disk_bytes=6 * n_vision, time_s=5 + n_vision / 2e7)
 
 
 def convert(

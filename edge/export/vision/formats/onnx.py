@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import EdgeError, UsageError
-from edge.export.artifact import Artifact, Entry
+from edge.export.artifact import Artifact, Entry, Need
 from edge.export.checkpoint import Checkpoint
 from edge.export.progress import Progress
 from edge.export.vision.account import account
@@ -29,6 +29,12 @@ from edge.export.vision.split import Split
 FULL, HALF = "onnx/vision_encoder.onnx", "onnx/vision_encoder_fp16.onnx"
 _OPSET = 20
 _DTYPES = {"": "fp32", "_fp16": "fp16", "_quantized": "q8", "_q4": "q4"}
+
+
+def estimate(n_text: int, n_vision: int) -> Need:
+    """Memory, disk and time of `convert` for so many parameters: torch traces the whole model, loaded in float32."""
+    ram_bytes = (1200 << 20) + 4 * n_text + 16 * n_vision
+    return Need(ram_bytes=ram_bytes, disk_bytes=6 * n_vision, time_s=15 + n_vision / 1e7)
 
 
 def convert(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import UsageError
-from edge.export.artifact import Artifact
+from edge.export.artifact import Artifact, Need
 from edge.export.checkpoint import Checkpoint
 from edge.export.progress import Progress
 from edge.export.vision.account import account
@@ -37,6 +37,12 @@ _HALVES = [
 ]
 
 
+def estimate(n_text: int, n_vision: int) -> Need:
+    """Memory, disk and time of `convert` for so many parameters: torch traces the whole model, loaded in float32."""
+    ram_bytes = (1500 << 20) + 4 * n_text + 24 * n_vision
+    return Need(ram_bytes=ram_bytes, disk_bytes=10 * n_vision, time_s=20 + n_vision / 2e6)
+
+
 def convert(
     checkpoint: Checkpoint, split: Split, rule: Mapping[str, Any], folder: Path, *, half: bool, progress: Progress
 ) -> Artifact:
@@ -47,9 +53,11 @@ def convert(
     from edge.export import litert_run, tflite_ledger
     from edge.readers.tflite import read
 
-    if rule.get("bidirectional"):
+    window = split.text.config.get("sliding_window")
+    if rule.get("bidirectional") and window and rule["n_tokens"] > window:
         raise UsageError(
-            f"in {checkpoint.name} the rows of a picture see each other, which edge's TFLite session does not do yet",
+            f"in {checkpoint.name} the {rule['n_tokens']} rows of a picture see each other, and in TFLite only as far "
+            f"as its window of {window} tokens",
             hint="choose --format gguf",
         )
     progress.start("building the TFLite graph of the vision encoder")
