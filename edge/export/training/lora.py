@@ -6,10 +6,23 @@ assembled, so nothing of this runs afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 SCALE = 2.0  # of B A in the merged weight; `learned` puts it into B
+_resting = False
+
+
+@contextmanager
+def resting() -> Iterator[None]:
+    """Inside, models compute as they did before `attach`."""
+    global _resting  # noqa: PLW0603
+    _resting = True
+    try:
+        yield
+    finally:
+        _resting = False
 
 
 def attach(model: Any, targets: Sequence[str], rank: int, seed: int) -> dict[str, Any]:
@@ -34,21 +47,25 @@ def attach(model: Any, targets: Sequence[str], rank: int, seed: int) -> dict[str
             self.b = torch.nn.Parameter(torch.zeros(base.out_features, rank))
 
         def forward(self, x: Any) -> Any:
-            low = torch.nn.functional.linear(x, self.a.to(x.dtype))
-            return self.base(x) + SCALE * torch.nn.functional.linear(low, self.b.to(x.dtype))
+            whole = self.base(x)
+            if _resting:
+                return whole
+            low = SCALE * torch.nn.functional.linear(x, self.a.to(x.dtype)).flatten(0, -2)
+            return torch.addmm(whole.flatten(0, -2), low, self.b.to(x.dtype).T).view_as(whole)
 
     class Gain(torch.nn.Module):
         """RMSNorm with a float32 gain in a model of another type."""
 
         def __init__(self, base: Any) -> None:
             super().__init__()
-            self.weight = torch.nn.Parameter(base.weight.detach().float())
+            self.base = base.weight.detach().float()
+            self.weight = torch.nn.Parameter(self.base.clone())
             self.epsilon = base.variance_epsilon
 
         def forward(self, x: Any) -> Any:
             wide = x.float()
             wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.epsilon)
-            return (self.weight * wide).to(x.dtype)
+            return ((self.base if _resting else self.weight) * wide).to(x.dtype)
 
     for path, module in list(model.named_modules()):
         parent = model.get_submodule(path.rpartition(".")[0])

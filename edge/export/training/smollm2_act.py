@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     import torch
 
 ADAPTER = Path(__file__).parents[1] / "zoo" / "adapters" / "smollm2-act"
-_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
+_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_CHATS = Path(__file__).parents[1] / "corpus" / "calibration.jsonl"
 
 
 @dataclass(frozen=True)
@@ -40,17 +41,17 @@ class Recipe:
     """Everything that decides what comes out, together with the data recipe in `act`."""
 
     seed: int = 0
-    steps: int = 2100
-    packs: tuple[tuple[int, int], ...] = ((0, 2), (80, 1))  # from this step on, so many manifests in a step
-    tokens: int = 560  # of one pack
-    frozen: tuple[tuple[int, int], ...] = ((0, 0), (380, 10))  # from this step on, so many of the lowest layers rest
-    common: tuple[tuple[int, int], ...] = ((0, 1 << 20), (380, 8192))  # how many of the tokens are chosen between
+    steps: int = 4000
+    tokens: int = 560  # of one pack, which is one step
+    frozen: tuple[tuple[int, int], ...] = ((0, 0), (1000, 8))  # from this step on, so many of the lowest layers rest
+    common: tuple[tuple[int, int], ...] = ((0, 1 << 20), (200, 8192))  # how many of the tokens are chosen between
+    chat: float = 0.05  # the share of steps without tools
     rank: int = 16
     rate: float = 1e-3
     gain_rate: float = 2e-4
     warm_up: int = 30
-    decay: float = 0.3  # the share of steps in which the rate falls to nothing
-    rounded: float = 0.5  # how often the MLPs are rounded to 4 bits
+    decay: float = 0.6  # the share of steps in which the rate falls to nothing
+    rounded: float = 0.3  # how often the MLPs are rounded to 4 bits
     clip: float = 1.0
 
     def now(self, plan: tuple[tuple[int, int], ...], step: int) -> int:
@@ -79,6 +80,8 @@ class Student:
         self._attention = packed_attention.install(self.model)
         self.trained = lora.attach(self.model, _TARGETS, recipe.rank, recipe.seed)
         mlp = [m for n, m in self.model.named_modules() if isinstance(m, torch.nn.Linear) and ".mlp." in n]
+        lines = _CHATS.read_text(encoding="utf-8").splitlines()
+        self._chats = [tuple(json.loads(line)["messages"]) for line in lines]
         self._mlp = [(m, m.weight.data, four_bits(m.weight.data)) for m in mlp]
 
     def freeze(self, layers: int) -> None:
@@ -91,21 +94,45 @@ class Student:
         for module, whole, coarse in self._mlp:
             module.weight.data = coarse if rounded else whole
 
-    def losses(self, batch: Packed, common: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        return answered(self.model, self._attention, batch, common=common)
+    def acting(self, batch: Packed, common: int) -> tuple[torch.Tensor, int, int]:
+        """The loss of a pack, how many of its conversations would be answered exactly, and of how many."""
+        import torch
+
+        loss, chosen, where = answered(self.model, self._attention, batch, common=common)
+        talk, weight = (torch.from_numpy(x)[where] for x in (batch.talk, batch.weights))
+        n = int(talk.max()) + 1
+        right = sum(bool(chosen[talk == i].all()) for i in range(n))
+        return (loss * weight).sum() / weight.sum(), right, n
+
+    def chatting(self, batch: Packed) -> torch.Tensor:
+        """How far the choices without tools have gone from those of the model it began as."""
+        import torch
+
+        now, _ = scores(self.model, self._attention, batch)
+        self.round_mlps(False)
+        with torch.no_grad(), lora.resting():
+            before, _ = scores(self.model, self._attention, batch)
+        kept = torch.nn.functional.kl_div(
+            now.log_softmax(-1), before.log_softmax(-1), log_target=True, reduction="batchmean"
+        )
+        return kept
 
     def pack(self, rng: random.Random) -> Packed:
         return packed(requests.pack(rng, 12), self.template, self.tokenizer, self.recipe.tokens)
+
+    def chat(self, rng: random.Random) -> Packed:
+        """Conversations of the calibration corpus, with no tool to call."""
+        return packed(requests.Pack((), tuple(rng.sample(self._chats, 3))), self.template, self.tokenizer, 400)
 
     def score(self, split: str, n: int) -> float:
         """The share of `n` held-out cases that would be answered exactly."""
         return exact(self.model, self._attention, self.template, self.tokenizer, split, n) / n
 
 
-def answered(
+def scores(
     model: Any, attention: packed_attention.Attention, batch: Packed, *, common: int | None = None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of every answer token of a pack: its loss, whether it would be chosen, and its conversation.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of the answer tokens of a pack, float32, and the place of the right one in each row's vocabulary.
 
     With `common`, the choice is between the first so many tokens of the vocabulary, which are the most
     frequent, and those of the pack.
@@ -126,9 +153,18 @@ def answered(
     if common is not None:
         words = torch.cat([torch.arange(min(common, len(head))), ids[0][ids[0] >= common].unique()])
         targets, head = torch.searchsorted(words, targets), head[words]
-    logits = (hidden[where] @ head.T).float()
+    return (hidden[where] @ head.T).float(), targets
+
+
+def answered(
+    model: Any, attention: packed_attention.Attention, batch: Packed, *, common: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of every answer token of a pack: its loss, whether it would be chosen, and where it stands."""
+    import torch
+
+    logits, targets = scores(model, attention, batch, common=common)
     loss = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-    return loss, logits.argmax(-1) == targets, torch.from_numpy(batch.talk)[where + 1]
+    return loss, logits.argmax(-1) == targets, torch.from_numpy(batch.answers).nonzero()[:, 0]
 
 
 def exact(
@@ -152,6 +188,11 @@ def exact(
             _, chosen, _ = answered(model, attention, packed(of_case(case), template, tokenizer, 4096))
             right += bool(chosen.all())
     return right
+
+
+def of(split: str, cases: int) -> int:
+    """How many cases of a split are judged when `cases` of the two with an aim are."""
+    return cases if split in ("known", "unseen") else cases // 4
 
 
 def four_bits(weight: torch.Tensor) -> torch.Tensor:
@@ -180,29 +221,26 @@ def train(work: Path, recipe: Recipe, *, save_every: int, score_every: int, case
         rng = random.Random(f"{recipe.seed} {step}")
         for group in optimizer.param_groups:
             group["lr"] = group["top"] * recipe.at(step)
-        total = right = conversations = tokens = 0.0
-        packs = recipe.now(recipe.packs, step)
         student.freeze(recipe.now(recipe.frozen, step))
-        for _ in range(packs):
-            student.round_mlps(rng.random() < recipe.rounded)
+        student.round_mlps(rng.random() < recipe.rounded)
+        if rng.random() < recipe.chat:
+            batch, right, conversations = student.chat(rng), 0, 0
+            loss = student.chatting(batch)
+        else:
             batch = student.pack(rng)
-            loss, chosen, talk = student.losses(batch, recipe.now(recipe.common, step))
-            (loss.mean() / packs).backward()
-            total += float(loss.mean().detach()) / packs
-            n = int(talk.max()) + 1
-            right += sum(bool(chosen[talk == i].all()) for i in range(n))
-            conversations, tokens = conversations + n, tokens + len(batch.ids)
+            loss, right, conversations = student.acting(batch, recipe.now(recipe.common, step))
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(gains + matrices, recipe.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         step += 1
-        log(step=step, loss=round(total, 4), exact=round(right / conversations, 3), tokens=int(tokens),
-            conversations=int(conversations), seconds=round(time.monotonic() - began, 2))  # fmt: skip
+        log(step=step, loss=round(float(loss.detach()), 4), right=right, conversations=conversations,
+            tokens=len(batch.ids), seconds=round(time.monotonic() - began, 2))  # fmt: skip
         if step % save_every == 0 or step == recipe.steps:
             _save(work, student, optimizer, step)
         if step % score_every == 0 or step == recipe.steps:
             student.round_mlps(False)
-            log(step=step, scores={s: round(student.score(s, cases), 3) for s in requests.SPLITS})
+            log(step=step, scores={s: round(student.score(s, of(s, cases)), 3) for s in requests.SPLITS})
     return _write(work, student, recipe)
 
 
@@ -278,7 +316,7 @@ def publish(work: Path, home: Path = ADAPTER, *, cases: int = 120) -> dict[str, 
     tokenizer = Tokenizer.load(base.folder)
     scores = {}
     for split in requests.SPLITS:
-        n = cases if split in ("known", "unseen") else cases // 4
+        n = of(split, cases)
         scores[split] = {"right": exact(model, attention, template, tokenizer, split, n), "of": n}
     rows = [json.loads(line) for line in (work / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = {row["step"]: row for row in rows if "loss" in row}
@@ -301,9 +339,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m edge.export.training.smollm2_act", description=__doc__)
     parser.add_argument("work", type=Path, help="folder for the checkpoint, the log and the adapter")
     parser.add_argument("--steps", type=int, default=Recipe.steps)
-    parser.add_argument("--save-every", type=int, default=20, help="steps between checkpoints")
-    parser.add_argument("--score-every", type=int, default=100, help="steps between scores of held-out cases")
-    parser.add_argument("--cases", type=int, default=16, help="held-out cases of each kind in a score")
+    parser.add_argument("--save-every", type=int, default=50, help="steps between checkpoints")
+    parser.add_argument("--score-every", type=int, default=1000, help="steps between scores of held-out cases")
+    parser.add_argument("--cases", type=int, default=48, help="held-out cases of `known` and of `unseen` in a score")
     parser.add_argument("--publish", action="store_true", help="score WORK's adapter and put it into the zoo")
     args = parser.parse_args(argv)
     if args.publish:

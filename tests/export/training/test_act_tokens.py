@@ -68,6 +68,18 @@ def test_no_more_conversations_than_fit(tmp_path):
     assert packed(pack, TEMPLATE, words, 1).talk.max() == 0
 
 
+def test_what_decides_counts_three_times(tmp_path):
+    words = tokenizer(tmp_path)
+    [case] = requests.held_out("known", 1)
+    found = packed(of_case(case), TEMPLATE, words, 4096)
+    made = case.answer["tool_calls"][0]["function"]
+    decided = words.decode(found.ids[found.weights == 3].tolist(), skip_special=False)
+    assert made["name"] in decided
+    assert not any(str(v) in decided for v in made["arguments"].values())
+    assert set(found.weights[found.answers].tolist()) == {1.0, 3.0}
+    assert not found.weights[~found.answers & (found.talk == -1)].any()
+
+
 def test_a_case_is_a_pack_of_one(tmp_path):
     [case] = requests.held_out("known", 1)
     found = packed(of_case(case), TEMPLATE, tokenizer(tmp_path), 4096)

@@ -75,9 +75,15 @@ class Tool:
 
 
 @cache
-def known() -> tuple[Tool, ...]:
+def taught() -> tuple[Tool, ...]:
     """The tools that training uses."""
     return tuple(t for path in sorted(_FOLDER.glob("*.txt")) if path.stem != "unseen" for t in _read(path))
+
+
+@cache
+def known() -> tuple[Tool, ...]:
+    """Those of them that are taught most and that held-out cases ask for: they have phrases kept back."""
+    return tuple(t for t in taught() if t.held_out)
 
 
 @cache
@@ -96,7 +102,11 @@ def say(phrase: str, tool: Tool, values: Values) -> tuple[str, dict[str, Any]]:
         text, given[slot[1]] = _value(parameters[slot[1]], slot[2], values)
         return text
 
-    text = re.sub(r"\s+", " ", _SLOT.sub(fill, wording)).strip()
+    while True:
+        text = re.sub(r"\s+", " ", _SLOT.sub(fill, wording)).strip()
+        words = [v for v in given.values() if isinstance(v, str)]
+        if len(set(words)) == len(words):  # nobody goes from Rome to Rome
+            break
     return text, {p.name: given[p.name] for p in tool.parameters if p.name in given}
 
 

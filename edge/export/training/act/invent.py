@@ -1,9 +1,11 @@
-"""Tools that exist only here: a verb, a thing, and a few parameters, in thousands of combinations."""
+"""Tools that exist only here: a verb, a thing, and a few parameters, in thousands of combinations.
+
+Beside them: settings of a thing, switches of a thing, and things that go to somebody.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 
 from edge.export.training.act.catalogue import Parameter, Tool
 from edge.export.training.act.values import halves
@@ -19,10 +21,10 @@ _VERBS = (
     "sell", "rent|hire", "feed", "polish", "mount|attach", "describe", "connect", "disconnect", "watch|monitor",
 )  # fmt: skip
 _THINGS = (
-    "gate", "printer", "boiler", "invoice", "parcel", "machine", "tank", "conveyor", "ticket", "document", "channel",
-    "heater", "bicycle", "boat", "engine", "mirror", "window", "curtain", "kiln", "lift", "locker", "meter", "motor",
+    "gate", "printer", "boiler", "invoice", "parcel", "machine", "tank", "document", "channel",
+    "heater", "bicycle", "boat", "engine", "mirror", "curtain", "kiln", "lift", "locker", "meter", "motor",
     "oven", "crane", "pipe", "pool", "radio", "robot", "roof", "scale", "server", "shelf", "signal", "siren", "statue",
-    "stove", "table", "telescope", "tent", "track", "tractor", "tray", "truck", "tube", "van", "antenna", "archive",
+    "stove", "table", "tent", "track", "tractor", "tray", "truck", "tube", "van", "antenna", "archive",
     "badge", "barrel", "basket", "bed", "bell", "bench", "bottle", "box", "bridge", "bucket", "cable", "cage",
     "calendar", "candle", "carpet", "chair", "chart", "clock", "contract", "counter", "crate", "database", "desk",
     "drawer", "fence", "ferry", "filter", "flag", "folder", "form", "fountain", "frame", "freezer", "greenhouse",
@@ -56,6 +58,15 @@ _PARAMETERS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     ("code", "string", "its code", "@code", (" with code {p}", " {p}", " using {p}")),
     ("id", "string", "identifier", "@ssid", (" {p}", " with id {p}")),
     ("color", "string", "which colour", "@color", (" in {p}", ", colour {p}")),
+    ("street", "string", "address", "@place", (" at {p}", " in {p}")),
+    ("email", "string", "mail address", "@email", (" and mail it to {p}", " for {p}", " from {p}")),
+    ("phone", "string", "telephone number", "@phone", (" and call {p}", " with the number {p}")),
+    ("deadline", "string", "until when", "@date", (" until {p}", " by {p}")),
+    ("language", "string", "in which language", "@language", (" in {p}",)),
+    ("supplier", "string", "who delivers it", "@restaurant", (" from {p}", " by {p}")),
+    ("quantity", "integer", "how many", "2..60", (", {p} of them", ", {p} pieces", " {p} times")),
+    ("height", "integer", "height in millimetres", "5..900/5", (" to a height of {p} millimetres", " to {p} mm")),
+    ("song", "string", "name of the melody", "@song", (" with the melody {p}", " to the sound of {p}")),
     ("material", "string", "what to use", "@item", (" with {p}", " using {p}")),
     ("text", "string", "the text", "@sentence", (": {p}", " saying {p}", " with the text {p}")),
     ("reason", "string", "why", "@topic", (" because of {p}", ", reason {p}")),
@@ -75,21 +86,18 @@ def invented(rng: random.Random, n: int) -> list[Tool]:
     pairs = [(rng.choice(verbs), rng.choice(things))]
     while len(pairs) < n:
         verb, thing = rng.choice(pairs)
-        kind = rng.randrange(3)
+        kind = rng.randrange(4)
         pair = (verb if kind == 0 else rng.choice(verbs), thing if kind == 1 else rng.choice(things))
         if pair not in pairs:
             pairs.append(pair)
-    return [_tool(rng, verb.split("|"), thing) for verb, thing in pairs]
-
-
-def near_miss(rng: random.Random, offered: Sequence[Tool]) -> Tool:
-    """A tool that does something else with the same thing as one of `offered`, which are invented too."""
-    thing = rng.choice(offered).name.rpartition("_")[2]
-    taken = {t.name for t in offered}
-    while True:
-        verbs = rng.choice(halves(_VERBS)[0]).split("|")
-        if f"{verbs[0].replace(' ', '_')}_{thing}" not in taken:
-            return _tool(rng, verbs, thing)
+    things_named = [thing for _, thing in pairs]
+    # A setting or a switch of a thing could be meant by many words: it has its thing for itself.
+    return [
+        rng.choice(_SHAPES)(rng, thing)
+        if things_named.count(thing) == 1 and rng.random() < 0.5
+        else _tool(rng, verb.split("|"), thing)
+        for verb, thing in pairs
+    ]
 
 
 def _tool(rng: random.Random, verbs: list[str], thing: str) -> Tool:
@@ -112,7 +120,10 @@ def _tool(rng: random.Random, verbs: list[str], thing: str) -> Tool:
         ways.insert(0, way if required else f"[{way}]")
         needed.insert(0, required)
     verb = f"({'|'.join(verbs)})" if len(verbs) > 1 else verbs[0]
-    starts = (f"{verb} the {thing}", f"{verb} the {thing}", f"I want to {verb} the {thing}", f"{verb} {thing}")
+    starts = (
+        f"{verb} the {thing}", f"{verb} the {thing}", f"{verb} my {thing}", f"{verb} {thing}",
+        f"(I want to|I would like to|I need to|we have to|let us|it is time to) {verb} the {thing}",
+    )  # fmt: skip
     whole = "".join(ways)
     missing = [
         start + "".join(w for j, w in enumerate(ways) if j != i and not w.startswith(":"))
@@ -130,3 +141,105 @@ def _tool(rng: random.Random, verbs: list[str], thing: str) -> Tool:
         (),
         tuple(missing),
     )
+
+
+_QUALITIES = (
+    ("speed", "metres per second", "0.1..9/0.1"), ("height", "centimetres", "1..300"),
+    ("pressure", "bar", "0.5..12/0.1"), ("angle", "degrees", "0..180"), ("level", "percent", "0..100"),
+    ("power", "watts", "5..2000/5"), ("depth", "metres", "1..80"), ("interval", "seconds", "1..600"),
+    ("flow", "litres", "0.5..40/0.5"), ("temperature", "degrees", "4..95"), ("weight", "kilos", "1..250"),
+    ("voltage", "volts", "1..48"),
+)  # fmt: skip
+_STATES = (
+    ("on", "off"), ("open", "closed"), ("up", "down"), ("active", "idle"), ("red", "green"), ("high", "low"),
+    ("left", "right", "middle"), ("slow", "medium", "fast"), ("public", "private"), ("morning", "noon", "evening"),
+    ("quiet", "loud"), ("full", "half", "empty"), ("warm", "cold"), ("locked", "free"), ("A", "B", "C"),
+)  # fmt: skip
+_ACTIONS = (
+    ("open", "close"), ("start", "stop"), ("raise", "lower"), ("accept", "decline"), ("show", "hide"),
+    ("lock", "release"), ("pause", "resume"), ("allow", "forbid"), ("enable", "disable"), ("fill", "drain"),
+)  # fmt: skip
+_PLURALS = ("litres of", "pieces of", "boxes of", "metres of", "bags of", "kilos of")
+
+
+def _setting(rng: random.Random, thing: str) -> Tool:
+    """The speed of the crane, in metres per second; sometimes of one crane of several."""
+    quality, unit, values = rng.choice(_QUALITIES)
+    kind = "number" if "." in values.replace("..", "") or rng.random() < 0.3 else "integer"
+    amount = Parameter(rng.choice((quality, "value", unit.replace(" ", "_"))), kind, f"in {unit}", True, values)
+    value, which = "{" + amount.name + "}", rng.choice(("", "", " {" + thing + "}", " number {" + thing + "}"))
+    one = Parameter(thing, "integer", f"which {thing}", True, "1..30")
+    said = (
+        f"(set|change|bring|adjust) the {quality} of {'the ' if not which else ''}{thing}{which} to {value}[ {unit}]",
+        f"(set|put|run) {'the ' if not which else ''}{thing}{which} (to|at) {value} {unit}",
+        f"I (want|need|would like) {'the ' if not which else ''}{thing}{which} at {value} {unit}",
+        f"{'the ' if not which else ''}{thing}{which} (should be at|should have|needs) {value} {unit}",
+    )
+    name = rng.choice((f"set_{thing}_{quality}", f"{thing}_{quality}", f"set_{thing}"))
+    about = rng.choice((f"Set the {quality} of a {thing}", f"Change the {quality} of the {thing}", f"Adjust a {thing}"))
+    missing = f"(set|change) the {quality} of {'the ' if not which else ''}{thing}{which}"
+    return Tool(name, about, (one, amount) if which else (amount,), "invented", said, (), (missing,))
+
+
+def _switch(rng: random.Random, thing: str) -> Tool:
+    """A thing with a few states, or a few things to do with it."""
+    if rng.random() < 0.5:
+        states = rng.choice(_STATES)
+        state = rng.choice(("state", "mode", "position", "program"))
+        said = (
+            f"(set|put|turn|switch) the {thing} (to |){{{state}}}", f"I (want|would like) the {thing} {{{state}}}",
+            f"the {thing} (should be|must be|needs to be) {{{state}}}", f"make the {thing} {{{state}}}",
+            f"change the {thing} to {{{state}}}",
+        )  # fmt: skip
+        missing, about = f"change the {thing}", rng.choice((f"Set the {thing}", f"Choose how the {thing} is"))
+    else:
+        states, state = rng.choice(_ACTIONS), rng.choice(("action", "command", "what"))
+        said = (
+            f"{{{state}}} the {thing}", f"please {{{state}}} the {thing}", f"I want to {{{state}}} the {thing}",
+            f"(can you|could you|would you) {{{state}}} the {thing}", f"{{{state}}} my {thing}",
+        )  # fmt: skip
+        missing = f"do something with the {thing}"
+        about = f"{states[0].capitalize()} or {states[1]} the {thing}"
+    if rng.random() < 0.25 and len(states) == 2:
+        verb = dict.fromkeys(states)
+        yes, no = verb
+        said = tuple(p.replace(f"{{{state}}}", f"{{{state}:{yes}=true/{no}=false}}") for p in said)
+        parameter = Parameter(state, "boolean", f"true for {yes}, false for {no}", True, "")
+    else:
+        parameter = Parameter(state, "string", rng.choice(("which", "what it should be", "")), True, "", states)
+    return Tool(
+        rng.choice((f"set_{thing}", thing, f"{thing}_control")), about, (parameter,), "invented", said, (), (missing,)
+    )
+
+
+def _handing(rng: random.Random, thing: str) -> Tool:
+    """A thing, by its name or number, that goes to somebody."""
+    verb, to = rng.choice(
+        (("give", "to"), ("lend", "to"), ("forward", "to"), ("offer", "to"), ("pass", "to"), ("move", "into"))
+    )
+    kind, values = rng.choice(
+        (("integer", "1..9000"), ("string", "@code"), ("string", "@title"), ("string", "@project"))
+    )
+    one = Parameter(rng.choice((thing, "id", "which", "name")), kind, f"which {thing}", True, values)
+    target = "@name" if to == "to" else rng.choice(("@folder", "@room", "@city"))
+    who = Parameter(rng.choice(("person", "to", "receiver", "target")), "string", "where it goes", True, target)
+    a, b = "{" + one.name + "}", "{" + who.name + "}"
+    said = [
+        f"{verb} (the |){thing} {a} {to} {b}", f"(the |){thing} {a} (should go|goes|must go) {to} {b}",
+        f"I want to {verb} {thing} {a} {to} {b}",
+    ]  # fmt: skip
+    if to == "to":
+        said += [f"{b} (gets|should get|needs|receives) {thing} {a}", f"{verb} {b} (the |){thing} {a}"]
+    parameters = [one, who]
+    if rng.random() < 0.3:
+        parameters.append(Parameter("amount", "number", "how much", False, "1..200/0.5"))
+        unit = rng.choice(_PLURALS)
+        said = [f"{verb} {{amount}} {unit} {thing} {a} {to} {b}", *said]
+    order = parameters if rng.random() < 0.6 else parameters[::-1]
+    return Tool(
+        f"{verb}_{thing}", f"{verb.capitalize()} a {thing}{rng.choice(('', ' somewhere else', ' to somebody'))}",
+        tuple(order), "invented", tuple(said), (), (f"{verb} {thing} {a}",),
+    )  # fmt: skip
+
+
+_SHAPES = (_setting, _switch, _handing)

@@ -15,21 +15,22 @@ from typing import Any
 from edge.export.training.act import catalogue
 from edge.export.training.act.catalogue import Tool
 from edge.export.training.act.disguise import Offered, disguised, plain
-from edge.export.training.act.invent import invented, near_miss
-from edge.export.training.act.values import Values
+from edge.export.training.act.invent import invented
+from edge.export.training.act.values import IMPERATIVE, Values
 from edge.runtimes.tool_calls import NO_TOOL_FITS, ask
 
 Message = dict[str, Any]
 SPLITS = ("known", "unseen", "two", "ask", "none")
 
+# Only before a request that begins with a verb.
 _BEFORE = (
-    "", "", "", "", "", "", "please ", "can you ", "could you ", "hey, ", "ok, ", "now ", "I want you to ", "please ",
-    "you should ", "will you ", "hi, ", "and now ",
+    "", "", "", "", "", "", "", "please ", "please ", "can you ", "could you ", "hey, ", "ok, ", "now ", "will you ",
+    "I want you to ", "I need you to ", "hi, ", "could you please ", "you should ",
 )  # fmt: skip
-_AFTER = ("", "", "", "", "", "", "", " please", ", thanks", "!", ".", ".", ", please", " thank you")
-_HELD_OUT_BEFORE = ("", "", "", "would you kindly ", "go ahead and ", "hello, ", "be so kind and ")
-_HELD_OUT_AFTER = ("", "", "", " right away", ", that would be nice", ".")
-_FREE = ("@sentence", "@expression", "@sql")  # values that have no clear end: nothing is said after them
+_AFTER = ("", "", "", "", "", "", "", " please", ", thanks", "!", ".", ".", ", please", " thank you", " now")
+_HELD_OUT_BEFORE = ("", "", "", "", "would you ", "go ahead and ", "hello, ", "can you please ")
+_HELD_OUT_AFTER = ("", "", "", "", " right away", ", thank you", ".")
+_FREE = ("@sentence", "@expression", "@sql", "@task")  # values that have no clear end: nothing is said after them
 _CHAT = (
     "how are you", "what is your name", "who wrote Hamlet", "tell me about your day", "what is the capital of Peru",
     "do you like music", "explain gravity", "sing a song for me", "what should I do with my life", "good morning",
@@ -75,7 +76,7 @@ def pack(rng: random.Random, n: int) -> Pack:
     speaker = _Speaker(rng, held_out=False)
     talks = []
     for _ in range(n):
-        kind = rng.choices(("call", "two", "ask", "none", "turns"), (64, 8, 9, 12, 7))[0]
+        kind = rng.choices(("call", "two", "ask", "none", "turns"), (70, 14, 6, 5, 5))[0]
         talks.append(getattr(speaker, kind)(offered))
     return Pack(tuple(o.shown.schema() for o in offered), tuple(tuple(t) for t in talks))
 
@@ -147,13 +148,13 @@ def _first(split: str, schemas: tuple[dict[str, Any], ...], talk: Sequence[Messa
 def _manifest(rng: random.Random) -> list[Offered]:
     n = rng.choice((2, 3, 3, 4, 4, 5, 6))
     style = rng.random()
-    if style < 0.35:
-        tools = invented(rng, n)
-    elif style < 0.5:
-        tools = invented(rng, n - n // 2) + rng.sample(catalogue.known(), n // 2)
+    if style < 0.3:
+        tools, hidden = invented(rng, n), rng.choice((0.0, 0.5))
+    elif style < 0.4:
+        tools, hidden = invented(rng, n - n // 2) + rng.sample(catalogue.taught(), n // 2), rng.choice((0.0, 1.0))
     else:
-        tools = _neighbours(rng.choice(catalogue.known()), catalogue.known(), n, rng)
-    hidden = rng.choice((0.0, 0.5, 1.0))
+        among = catalogue.known() if rng.random() < 0.75 else catalogue.taught()
+        tools, hidden = _neighbours(rng.choice(among), among, n, rng), rng.choice((0.0, 0.0, 0.0, 0.5, 1.0))
     offered = [disguised(t, rng) if rng.random() < hidden else plain(t, rng) for t in tools]
     unique = {o.shown.name: o for o in offered}
     chosen = list(unique.values())
@@ -232,13 +233,10 @@ class _Speaker:
                 {"role": "user", "content": text + self.rng.choice(("", "?" if text[0] in "whd" else "."))},
                 refusal,
             ]
-        taken = {o.tool.name for o in offered}
-        others = [t for t in catalogue.known() if t.name not in taken and not _alike(t, offered)]
-        own = [o.tool for o in offered if o.tool.domain == "invented"]
-        if not self.held_out and own and self.rng.random() < 0.5:
-            others = [near_miss(self.rng, own)]
-        elif not self.held_out and self.rng.random() < 0.3:
-            others = invented(self.rng, 1)
+        domains = {o.tool.domain for o in offered}
+        others = [t for t in catalogue.known() if t.domain not in domains and not _alike(t, offered)]
+        if not self.held_out and self.rng.random() < 0.3:
+            others = [t for t in invented(self.rng, 3) if not _alike(t, offered)] or others
         text, made = self._request(plain(self.rng.choice(others), self.rng))
         return [self._user(text, made), refusal]
 
@@ -258,15 +256,16 @@ class _Speaker:
         """Dressed as people talk: polite or not, with a capital letter or not."""
         rng = self.rng
         values = [str(v) for m in made for v in m["function"]["arguments"].values()]
+        before = ""
         if not any(text.startswith(v) for v in values):
-            before = rng.choice(_HELD_OUT_BEFORE if self.held_out else _BEFORE)
-            if before and text[:2] not in ("I ", "my", "is", "am") and not text.startswith(_QUESTIONS):
-                text = before + (text if text[:2] == "I " else text[0].lower() + text[1:])
+            if text.split(maxsplit=1)[0].rstrip(",:") in IMPERATIVE:
+                before = rng.choice(_HELD_OUT_BEFORE if self.held_out else _BEFORE)
+            text = before + text
             if rng.random() < 0.5:
                 text = text[0].upper() + text[1:]
         end = rng.choice(_HELD_OUT_AFTER if self.held_out else _AFTER)
         loose = any(text.endswith(v) and (self.held_out or len(v) > 12) for v in values)
-        if text.lower().startswith(_QUESTIONS):
+        if before.startswith(_QUESTIONS) or text.lower().startswith(_QUESTIONS):
             end = rng.choice(("?", "?", ""))
         elif loose:
             end = rng.choice(("", "", "."))
@@ -290,20 +289,9 @@ class _Speaker:
 
 _JOINTS = (" and ", " and then ", ", and ", ", then also ", " and after that ", ". Then ", ". Also, ")
 _QUESTIONS = (
-    "what ",
-    "how ",
-    "who ",
-    "when ",
-    "where ",
-    "is ",
-    "am ",
-    "do ",
-    "did ",
-    "will ",
-    "are ",
-    "which ",
-    "has ",
-)
+    "what ", "how ", "who ", "when ", "where ", "is ", "am ", "do ", "did ", "will ", "are ", "which ", "has ", "can ",
+    "could ", "would ", "does ",
+)  # fmt: skip
 
 
 def _made(chosen: Offered, given: dict[str, Any]) -> dict[str, Any]:
@@ -322,24 +310,7 @@ def _alike(tool: Tool, offered: Sequence[Offered]) -> bool:
     return any(words & set(o.tool.name.split("_")) for o in offered)
 
 
-_COMMON = frozenset(
-    [
-        "set",
-        "get",
-        "add",
-        "start",
-        "stop",
-        "show",
-        "delete",
-        "find",
-        "list",
-        "open",
-        "read",
-        "take",
-        "log",
-        "of",
-        "to",
-        "make",
-        "create",
-    ]
-)
+_COMMON = frozenset((
+    "set", "get", "add", "start", "stop", "show", "delete", "find", "list", "open", "read", "take", "log", "of", "to",
+    "make", "create", "send", "close", "move", "cancel",
+))  # fmt: skip

@@ -14,19 +14,23 @@ if TYPE_CHECKING:
     from edge.runtimes.chat_template import ChatTemplate
     from edge.runtimes.tokenizer import Tokenizer
 
+_DECIDING = 3.0  # weight of what decides: whether to call at all, and which tool
+
 
 @dataclass(frozen=True)
 class Packed:
     """Arrays over the tokens of a pack, `n` of them.
 
     `ids` int64, `positions` int64 (they start again after the manifest for each conversation),
-    `talk` int64 (-1 in the manifest, else which conversation), `answers` bool: what is learned.
+    `talk` int64 (-1 in the manifest, else which conversation), `answers` bool: what is learned,
+    `weights` float32: how much it counts.
     """
 
     ids: np.ndarray
     positions: np.ndarray
     talk: np.ndarray
     answers: np.ndarray
+    weights: np.ndarray
 
     def mask(self) -> np.ndarray:
         """bool `(n, n)`: a token sees what came before it in the manifest and in its own conversation."""
@@ -44,20 +48,27 @@ def packed(pack: Pack, template: ChatTemplate, tokenizer: Tokenizer, limit: int)
     ids = list(tokenizer.encode(beginning))
     start = len(ids)
     positions, talk, answers = list(range(start)), [-1] * start, [False] * start
+    weights = [0.0] * start
     for number, conversation in enumerate(pack.conversations):
         own: list[int] = []
         learned: list[bool] = []
+        counted: list[float] = []
         for text, is_answer in pieces(conversation, pack.tools, template, beginning):
             piece = tokenizer.encode(text)
             own += piece
             learned += [is_answer] * len(piece)
+            # The first three tokens part a call from a question back and from a refusal.
+            calls = is_answer and "<tool_call>" in text
+            deciding = len(tokenizer.encode(text.partition('","arguments"')[0])) if calls else 3
+            counted += [_DECIDING if i < deciding else 1.0 for i in range(len(piece))]
         if number and len(ids) + len(own) > limit:
             break
         ids += own
         positions += range(start, start + len(own))
         talk += [number] * len(own)
         answers += learned
-    return Packed(*(np.asarray(x) for x in (ids, positions, talk, answers)))
+        weights += counted
+    return Packed(*(np.asarray(x) for x in (ids, positions, talk, answers)), np.asarray(weights, np.float32))
 
 
 def pieces(

@@ -26,6 +26,8 @@ def _read(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 _WORDS = _read(Path(__file__).with_name("words.txt"))
+_PROPER = ("first", "last", "city", "artist", "restaurant", "song", "book", "movie", "pet", "project", "package")
+IMPERATIVE = frozenset(_WORDS.pop("imperative"))  # a request that begins with one of these can follow "please"
 
 
 class Values:
@@ -42,6 +44,8 @@ class Values:
         return self.word(kind)
 
     def word(self, kind: str) -> str:
+        if kind in _PROPER and not self.held_out and self.rng.random() < 0.15:
+            return _nonsense(self).capitalize()  # copied letter by letter: nobody can know it by heart
         return self.rng.choice(halves(_WORDS[kind])[self.held_out])
 
     def digits(self, n: int) -> str:
@@ -90,16 +94,22 @@ def _date(v: Values) -> str:
 
 def _when(v: Values) -> str:
     return v.rng.choice([
-        f"at {_time(v)}", f"tomorrow at {_time(v)}", f"on {v.word('weekday')}", "tonight",
+        f"tomorrow at {_time(v)}", f"{v.word('weekday')} at {_time(v)}", "tonight", "tomorrow morning",
         f"in {v.rng.randrange(2, 50)} minutes", f"in {v.rng.randrange(2, 9)} hours", f"next {v.word('weekday')}",
-        f"on {v.word('weekday')} at {_time(v)}", "tomorrow morning",
+        f"{v.word('weekday')} evening",
     ])  # fmt: skip
 
 
 def _sentence(v: Values) -> str:
-    kind = v.rng.randrange(4)
+    kind = v.rng.randrange(7)
     if kind == 0:
         return v.word("sentence_whole")
+    if kind == 4:
+        return f"{v.word('first')} {v.word('state')} {v.word('adverb')}"
+    if kind == 5:
+        return f"{v.word('subject')} {v.word('state')} because {v.word('subject')} {v.word('state')}"
+    if kind == 6:
+        return f"{v.word('verb')} {v.rng.randrange(2, 99)} {v.word('item')} {v.word('adverb')}"
     if kind == 1:
         return f"{v.word('subject')} {v.word('state')}"
     if kind == 2:
