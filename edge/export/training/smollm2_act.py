@@ -41,7 +41,7 @@ class Recipe:
     """Everything that decides what comes out, together with the data recipe in `act`."""
 
     seed: int = 0
-    steps: int = 4000
+    steps: int = 3450
     tokens: int = 560  # of one pack, which is one step
     frozen: tuple[tuple[int, int], ...] = ((0, 0), (1000, 8))  # from this step on, so many of the lowest layers rest
     common: tuple[tuple[int, int], ...] = ((0, 1 << 20), (200, 8192))  # how many of the tokens are chosen between

@@ -6,9 +6,10 @@ Beside them: settings of a thing, switches of a thing, and things that go to som
 from __future__ import annotations
 
 import random
+from functools import cache
 
-from edge.export.training.act.catalogue import Parameter, Tool
-from edge.export.training.act.values import halves
+from edge.export.training.act.catalogue import Parameter, Tool, taught, unseen
+from edge.export.training.act.values import Values, halves
 
 _VERBS = (
     "open", "close|shut", "start|launch|begin", "stop|halt|end", "delete|remove|erase", "show|display", "check|inspect",
@@ -37,6 +38,25 @@ _MODES = (
     ("cotton", "wool", "silk"), ("basic", "pro"), ("indoor", "outdoor"), ("manual", "automatic"), ("first", "second"),
     ("low", "middle", "top"), ("glass", "wood", "metal"), ("summer", "winter"), ("short", "long"), ("hot", "cold"),
 )  # fmt: skip
+
+# Other names for parameters: what a tool of the field calls them.
+_ALSO = {
+    "percent": ("level", "share", "fill"), "minutes": ("duration", "length", "time_minutes"),
+    "seconds": ("duration", "delay", "timeout"), "times": ("count", "repeat", "rounds"),
+    "number": ("unit", "slot", "row", "shelf", "lane", "seat", "index"), "degrees": ("temperature", "heat", "warmth"),
+    "width": ("size", "breadth"), "price": ("amount", "cost", "fee", "budget"),
+    "name": ("title", "label", "model", "product", "brand", "program"), "place": ("location", "room", "area", "spot"),
+    "city": ("town", "destination", "branch", "office"), "street": ("address", "where", "pickup"),
+    "person": ("customer", "guest", "client", "driver", "employee", "player", "doctor", "student"),
+    "owner": ("holder", "author", "seller", "tenant"), "date": ("day", "when", "start", "due"),
+    "time": ("hour", "start", "ready_by", "clock"), "code": ("serial", "reference", "key", "sku", "order_number"),
+    "id": ("identifier", "device", "account", "tag"), "color": ("colour", "paint", "shade"),
+    "material": ("supply", "stuff", "ingredient"), "text": ("message", "note", "remark", "comment", "content"),
+    "reason": ("cause", "topic", "subject"), "file": ("path", "document", "source"), "word": ("secret", "token"),
+    "parts": ("items", "pieces", "extras"), "members": ("people", "names", "team"),
+    "quantity": ("amount", "pieces", "count"), "height": ("altitude", "rise"), "deadline": ("until", "due", "end"),
+    "supplier": ("shop", "carrier", "vendor"), "email": ("mail", "contact"), "phone": ("tel", "contact"),
+}  # fmt: skip
 
 # name, type, description, values, ways to say it; the way starts with the space before it.
 _PARAMETERS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
@@ -68,7 +88,8 @@ _PARAMETERS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     ("height", "integer", "height in millimetres", "5..900/5", (" to a height of {p} millimetres", " to {p} mm")),
     ("song", "string", "name of the melody", "@song", (" with the melody {p}", " to the sound of {p}")),
     ("material", "string", "what to use", "@item", (" with {p}", " using {p}")),
-    ("text", "string", "the text", "@sentence", (": {p}", " saying {p}", " with the text {p}")),
+    ("text", "string", "the text", "@sentence", (": {p}", " saying {p}", " with the text {p}", " and say {p}")),
+    ("issue", "string", "what is wrong", "@sentence", (": {p}", " because {p}", " saying that {p}")),
     ("reason", "string", "why", "@topic", (" because of {p}", ", reason {p}")),
     ("file", "string", "path of a file", "@path", (" from {p}", " with {p}", " into {p}")),
     ("word", "string", "a secret word", "@nonsense", (" with the word {p}", ", word {p}", " {p}")),
@@ -82,13 +103,20 @@ _PARAMETERS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
 
 def invented(rng: random.Random, n: int) -> list[Tool]:
     """`n` tools that can be mistaken for each other: some share the verb, some the thing."""
-    verbs, things = halves(_VERBS)[0], halves(_THINGS)[0]
-    pairs = [(rng.choice(verbs), rng.choice(things))]
+    values = Values(rng)
+
+    def a_verb() -> str:
+        return values.word("made_verb") if rng.random() < 0.4 else rng.choice(halves(_VERBS)[0])
+
+    def a_thing() -> str:
+        return values.word("made_thing") if rng.random() < 0.7 else rng.choice(halves(_THINGS)[0])
+
+    pairs = [(a_verb(), a_thing())]
     while len(pairs) < n:
         verb, thing = rng.choice(pairs)
         kind = rng.randrange(4)
-        pair = (verb if kind == 0 else rng.choice(verbs), thing if kind == 1 else rng.choice(things))
-        if pair not in pairs:
+        pair = (verb if kind == 0 else a_verb(), thing if kind == 1 else a_thing())
+        if pair not in pairs and _name(*pair) not in _real():
             pairs.append(pair)
     things_named = [thing for _, thing in pairs]
     # A setting or a switch of a thing could be meant by many words: it has its thing for itself.
@@ -100,12 +128,25 @@ def invented(rng: random.Random, n: int) -> list[Tool]:
     ]
 
 
+def _name(verb: str, thing: str) -> str:
+    """`verb` may be several words for the same, the first gives the name."""
+    return f"{verb.partition('|')[0]}_{thing}".replace(" ", "_")
+
+
+@cache
+def _real() -> frozenset[str]:
+    return frozenset(t.name for t in (*taught(), *unseen()))
+
+
 def _tool(rng: random.Random, verbs: list[str], thing: str) -> Tool:
     chosen = rng.sample(_PARAMETERS, rng.choice([0, 1, 1, 1, 2, 2, 2, 3]))
     # What can hold anything comes last, where its end is the end of the request.
-    chosen.sort(key=lambda row: row[0] in ("text", "parts", "members"))
+    chosen.sort(key=lambda row: row[0] in ("text", "issue", "parts", "members"))
     parameters, ways, needed = [], [], []
-    for name, kind, about, values, said in chosen:
+    for row, kind, about, values, said in chosen:
+        name = rng.choice((row, row, *_ALSO.get(row, ())))
+        if name in [p.name for p in parameters]:
+            name = row
         required = rng.random() < 0.65
         parameters.append(Parameter(name, kind, about, required, values))
         # Not `str.format`: the slot is a word of the phrase language.
@@ -132,8 +173,10 @@ def _tool(rng: random.Random, verbs: list[str], thing: str) -> Tool:
         for start in starts[:1]
     ]
     article = rng.choice(("the", "a"))
+    if rng.random() < 0.3:
+        rng.shuffle(parameters)  # people do not speak in the order of a schema
     return Tool(
-        f"{verbs[0].replace(' ', '_')}_{thing}",
+        _name(verbs[0], thing),
         f"{rng.choice(verbs).capitalize()} {article} {thing}.",
         tuple(parameters),
         "invented",
@@ -167,15 +210,16 @@ def _setting(rng: random.Random, thing: str) -> Tool:
     quality, unit, values = rng.choice(_QUALITIES)
     kind = "number" if "." in values.replace("..", "") or rng.random() < 0.3 else "integer"
     amount = Parameter(rng.choice((quality, "value", unit.replace(" ", "_"))), kind, f"in {unit}", True, values)
-    value, which = "{" + amount.name + "}", rng.choice(("", "", " {" + thing + "}", " number {" + thing + "}"))
-    one = Parameter(thing, "integer", f"which {thing}", True, "1..30")
+    plain = thing.replace(" ", "_")
+    value, which = "{" + amount.name + "}", rng.choice(("", "", " {" + plain + "}", " number {" + plain + "}"))
+    one = Parameter(plain, "integer", f"which {thing}", True, "1..30")
     said = (
         f"(set|change|bring|adjust) the {quality} of {'the ' if not which else ''}{thing}{which} to {value}[ {unit}]",
         f"(set|put|run) {'the ' if not which else ''}{thing}{which} (to|at) {value} {unit}",
         f"I (want|need|would like) {'the ' if not which else ''}{thing}{which} at {value} {unit}",
         f"{'the ' if not which else ''}{thing}{which} (should be at|should have|needs) {value} {unit}",
     )
-    name = rng.choice((f"set_{thing}_{quality}", f"{thing}_{quality}", f"set_{thing}"))
+    name = rng.choice((f"set_{plain}_{quality}", f"{plain}_{quality}", f"set_{plain}"))
     about = rng.choice((f"Set the {quality} of a {thing}", f"Change the {quality} of the {thing}", f"Adjust a {thing}"))
     missing = f"(set|change) the {quality} of {'the ' if not which else ''}{thing}{which}"
     return Tool(name, about, (one, amount) if which else (amount,), "invented", said, (), (missing,))
@@ -186,29 +230,34 @@ def _switch(rng: random.Random, thing: str) -> Tool:
     if rng.random() < 0.5:
         states = rng.choice(_STATES)
         state = rng.choice(("state", "mode", "position", "program"))
-        said = (
+        said = [
             f"(set|put|turn|switch) the {thing} (to |){{{state}}}", f"I (want|would like) the {thing} {{{state}}}",
             f"the {thing} (should be|must be|needs to be) {{{state}}}", f"make the {thing} {{{state}}}",
             f"change the {thing} to {{{state}}}",
-        )  # fmt: skip
+        ]  # fmt: skip
         missing, about = f"change the {thing}", rng.choice((f"Set the {thing}", f"Choose how the {thing} is"))
     else:
         states, state = rng.choice(_ACTIONS), rng.choice(("action", "command", "what"))
-        said = (
+        said = [
             f"{{{state}}} the {thing}", f"please {{{state}}} the {thing}", f"I want to {{{state}}} the {thing}",
             f"(can you|could you|would you) {{{state}}} the {thing}", f"{{{state}}} my {thing}",
-        )  # fmt: skip
+        ]  # fmt: skip
         missing = f"do something with the {thing}"
         about = f"{states[0].capitalize()} or {states[1]} the {thing}"
     if rng.random() < 0.25 and len(states) == 2:
-        verb = dict.fromkeys(states)
-        yes, no = verb
-        said = tuple(p.replace(f"{{{state}}}", f"{{{state}:{yes}=true/{no}=false}}") for p in said)
+        yes, no = states[0], states[1]
+        said = [p.replace(f"{{{state}}}", f"{{{state}:{yes}=true/{no}=false}}") for p in said]
         parameter = Parameter(state, "boolean", f"true for {yes}, false for {no}", True, "")
     else:
         parameter = Parameter(state, "string", rng.choice(("which", "what it should be", "")), True, "", states)
     return Tool(
-        rng.choice((f"set_{thing}", thing, f"{thing}_control")), about, (parameter,), "invented", said, (), (missing,)
+        rng.choice((f"set_{thing}", thing, f"{thing}_control")),
+        about,
+        (parameter,),
+        "invented",
+        tuple(said),
+        (),
+        (missing,),
     )
 
 
@@ -220,7 +269,7 @@ def _handing(rng: random.Random, thing: str) -> Tool:
     kind, values = rng.choice(
         (("integer", "1..9000"), ("string", "@code"), ("string", "@title"), ("string", "@project"))
     )
-    one = Parameter(rng.choice((thing, "id", "which", "name")), kind, f"which {thing}", True, values)
+    one = Parameter(rng.choice((thing.replace(" ", "_"), "id", "which", "name")), kind, f"which {thing}", True, values)
     target = "@name" if to == "to" else rng.choice(("@folder", "@room", "@city"))
     who = Parameter(rng.choice(("person", "to", "receiver", "target")), "string", "where it goes", True, target)
     a, b = "{" + one.name + "}", "{" + who.name + "}"
@@ -237,7 +286,7 @@ def _handing(rng: random.Random, thing: str) -> Tool:
         said = [f"{verb} {{amount}} {unit} {thing} {a} {to} {b}", *said]
     order = parameters if rng.random() < 0.6 else parameters[::-1]
     return Tool(
-        f"{verb}_{thing}", f"{verb.capitalize()} a {thing}{rng.choice(('', ' somewhere else', ' to somebody'))}",
+        _name(verb, thing), f"{verb.capitalize()} a {thing}{rng.choice(('', ' somewhere else', ' to somebody'))}",
         tuple(order), "invented", tuple(said), (), (f"{verb} {thing} {a}",),
     )  # fmt: skip
 

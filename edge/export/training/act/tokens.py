@@ -68,7 +68,8 @@ def packed(pack: Pack, template: ChatTemplate, tokenizer: Tokenizer, limit: int)
         talk += [number] * len(own)
         answers += learned
         weights += counted
-    return Packed(*(np.asarray(x) for x in (ids, positions, talk, answers)), np.asarray(weights, np.float32))
+    arrays = (np.asarray(x) for x in (ids, positions, talk, answers))
+    return Packed(*arrays, weights=np.asarray(weights, np.float32))
 
 
 def pieces(
