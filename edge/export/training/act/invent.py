@@ -142,7 +142,9 @@ def _tool(rng: random.Random, verbs: list[str], thing: str) -> Tool:
     chosen = rng.sample(_PARAMETERS, rng.choice([0, 1, 1, 1, 2, 2, 2, 3]))
     # What can hold anything comes last, where its end is the end of the request.
     chosen.sort(key=lambda row: row[0] in ("text", "issue", "parts", "members"))
-    parameters, ways, needed = [], [], []
+    parameters: list[Parameter] = []
+    ways: list[str] = []
+    needed: list[bool] = []
     for row, kind, about, values, said in chosen:
         name = rng.choice((row, row, *_ALSO.get(row, ())))
         if name in [p.name for p in parameters]:

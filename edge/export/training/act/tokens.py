@@ -68,8 +68,8 @@ def packed(pack: Pack, template: ChatTemplate, tokenizer: Tokenizer, limit: int)
         talk += [number] * len(own)
         answers += learned
         weights += counted
-    arrays = (np.asarray(x) for x in (ids, positions, talk, answers))
-    return Packed(*arrays, weights=np.asarray(weights, np.float32))
+    counts = np.asarray(weights, np.float32)
+    return Packed(np.asarray(ids), np.asarray(positions), np.asarray(talk), np.asarray(answers), counts)
 
 
 def pieces(
