@@ -1,5 +1,6 @@
 # make demo    set up, then export, prove, ask, measure and report on a real model
 # make test    set up, then run every test (the one command of CI)
+# make rigs    what the stand-ins for devices need, as root with apt: adb, qemu, a cross compiler
 # make check   format, lint, types, layers, fast tests, docs that are true: about a minute
 
 PYTHON ?= python3
@@ -12,7 +13,12 @@ NODE := tests/interop/node/node_modules/.package-lock.json
 export ORT_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test check fast fix docs clean
+# One line each for those who want to see who needs what: a client and a tree for the test adbd; arm64 programs; the pack.
+RIGS := adb mksh busybox-static
+RIGS += qemu-user-static binfmt-support
+RIGS += g++-aarch64-linux-gnu cmake ninja-build
+
+.PHONY: setup demo test rigs check fast fix docs clean
 
 setup: $(READY) $(CACHE)/sources/$(LLAMA_CPP)
 
@@ -35,6 +41,12 @@ $(NODE): tests/interop/node/package-lock.json
 	@if command -v npm >/dev/null; then cd tests/interop/node && npm ci --ignore-scripts --no-audit --no-fund --silent; \
 	else echo "npm is not installed: the tests with programs from npm are left out"; fi
 
+rigs:
+	@if dpkg -s $(RIGS) >/dev/null 2>&1; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(RIGS) >/dev/null; \
+	else echo "not root, or no apt here: tests with stand-ins for devices are left out; they need $(RIGS)"; fi
+
 BUNDLE := out/SmolLM2-135M-Instruct-gguf-q4_k_m
 
 demo: setup
@@ -44,7 +56,7 @@ demo: setup
 	$(BIN)/edge report out/run.json -o report.html
 	@echo "open report.html in a browser; talk to it with: $(BIN)/edge chat $(BUNDLE)"
 
-test: setup $(NODE) check
+test: setup rigs $(NODE) check
 	$(BIN)/pytest -q -m "runtime or rig"
 
 check: $(READY)

@@ -1,0 +1,71 @@
+"""Where finished work is kept: a folder per content hash, published by one rename."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def root() -> Path:
+    """`$EDGE_CACHE`, or `$XDG_CACHE_HOME/edge`, or `~/.cache/edge`."""
+    if home := os.environ.get("EDGE_CACHE"):
+        return Path(home)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge"
+
+
+def key(**parts: Any) -> str:
+    """Twenty hex digits that change when any part changes."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:20]
+
+
+def find(kind: str, name: str) -> Path | None:
+    """The finished folder, if there is one."""
+    folder = root() / kind / name
+    return folder if folder.is_dir() else None
+
+
+def discard(kind: str, name: str) -> None:
+    """Forget a finished folder that turned out to be damaged."""
+    shutil.rmtree(root() / kind / name, ignore_errors=True)
+
+
+@contextmanager
+def building(kind: str, name: str) -> Iterator[Path]:
+    """A private folder that becomes `root()/kind/name` when the block ends well.
+
+    A killed or failed block leaves nothing under that name; when two processes build the
+    same thing, the first to finish is kept.
+    """
+    final = root() / kind / name
+    final.parent.mkdir(parents=True, exist_ok=True)
+    sweep(final.parent)
+    work = work_folder(final.parent)
+    try:
+        yield work
+        try:
+            os.rename(work, final)
+        except OSError:
+            if not final.is_dir():
+                raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def work_folder(parent: Path) -> Path:
+    """A private folder on the same disk as what it will become; `sweep` knows it by its name."""
+    return Path(tempfile.mkdtemp(prefix=f".edge-{os.getpid()}-", dir=parent))
+
+
+def sweep(parent: Path) -> None:
+    """Remove the work folders of processes that were killed."""
+    for path in parent.glob(".edge-*-*"):
+        pid = path.name.split("-")[1]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            shutil.rmtree(path, ignore_errors=True)
