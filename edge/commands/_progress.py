@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-from edge.export.progress import Progress, Silent
+from edge.progress import Progress, Silent
 
 
 class Live:

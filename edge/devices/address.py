@@ -23,7 +23,8 @@ def connect(address: str) -> Device:
     if kind not in names(KINDS):
         raise UsageError(
             f"there is no device {address!r}",
-            hint=f"give ssh://user@host, adb:SERIAL, local, or a name of your device file; kinds: {', '.join(names(KINDS))}",
+            hint="give ssh://user@host, adb:SERIAL, local, or a name of your device file; "
+            f"kinds: {', '.join(names(KINDS))}",
         )
     found = load(KINDS, kind).connect(rest.removeprefix("//") if colon else "")
     return cast(Device, found)

@@ -42,12 +42,20 @@ class Done:
         return lines[-1][:300] if lines else f"it ended with code {self.code}"
 
 
+class Ended(DeviceError):
+    """The program ended by itself while there was more to write; `done` says how."""
+
+    def __init__(self, name: str, done: Done) -> None:
+        super().__init__(f"{name} stopped listening: {done.reason}")
+        self.done = done
+
+
 @runtime_checkable
 class Stream(Protocol):
     """A program that runs on the device, and both ends of its pipes. One thread at each end."""
 
     def write(self, data: bytes, timeout_s: float = STALL_S) -> None:
-        """All of `data` into its stdin. `LinkLost` when it takes nothing for `timeout_s`, or has ended."""
+        """All of `data` into its stdin. `LinkLost` when it takes nothing for `timeout_s`, `Ended` when it has."""
         ...
 
     def read(self, most: int = 1 << 16, timeout_s: float | None = None) -> bytes:

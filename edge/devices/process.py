@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from edge.devices.device import STALL_S, Done, LinkLost, Stream
+from edge.devices.device import STALL_S, Done, Ended, LinkLost, Stream
 from edge.errors import DeviceError
 
 _KEPT_ERR_BYTES = 1 << 16
@@ -41,7 +41,8 @@ class Process:
             )  # fmt: skip
         except FileNotFoundError:
             raise DeviceError(f"{name} needs the program {argv[0]!r}, which is not installed here") from None
-        assert self._popen.stdin and self._popen.stdout and self._popen.stderr
+        assert self._popen.stdin
+        assert self._popen.stdout
         self._in, self._out = self._popen.stdin.fileno(), self._popen.stdout.fileno()
         os.set_blocking(self._in, False)
         self._held = b""  # read, but not yet asked for
@@ -60,8 +61,7 @@ class Process:
             except BlockingIOError:
                 continue
             except BrokenPipeError:
-                done = self.finish()
-                raise LinkLost(f"{self._name} stopped listening: {done.reason}") from None
+                raise Ended(self._name, self.finish()) from None
 
     def read(self, most: int = 1 << 16, timeout_s: float | None = None) -> bytes:
         self._skip(timeout_s)

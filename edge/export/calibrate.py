@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from edge.errors import InputError, UsageError
 from edge.export import cache, expert_use, experts
 from edge.export.checkpoint import Checkpoint
-from edge.export.progress import Progress, Silent
 from edge.export.reference import load_model
+from edge.progress import Progress, Silent
 from edge.runtimes.sight import fitted
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from edge.export.calibrate import Calibration
-    from edge.export.progress import Progress
+    from edge.progress import Progress
 
 STARVED_SHARE = 0.1  # of the tokens that an expert would get if all were chosen equally often
 _LAYER = re.compile(r"\blayers\.(\d+)\.")

@@ -21,8 +21,8 @@ from edge.export.calibrate import Calibration, activation_statistics
 from edge.export.checkpoint import Checkpoint
 from edge.export.experts import Layer
 from edge.export.gate import logits
-from edge.export.progress import Progress
 from edge.export.reference import load_model
+from edge.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,8 +15,8 @@ from typing import IO, Any
 from edge.errors import EdgeError
 from edge.export import cache, preflight
 from edge.export.checkpoint import Checkpoint
-from edge.export.progress import Progress
 from edge.export.stress import stress_corpus
+from edge.progress import Progress
 
 _PROGRESS = re.compile(rb"Writing: +(\d+)%")
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}

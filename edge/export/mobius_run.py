@@ -12,7 +12,7 @@ from pathlib import Path
 from edge.errors import EdgeError
 from edge.export import preflight
 from edge.export.checkpoint import Checkpoint
-from edge.export.progress import Progress
+from edge.progress import Progress
 
 _TIMEOUT_S = 6 * 3600
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from edge.errors import EdgeError, MissingError
 from edge.export import cache, optimum_worker
 from edge.export.checkpoint import Checkpoint
-from edge.export.progress import Progress
+from edge.progress import Progress
 
 PINS = (
     "optimum==2.1.0", "optimum-onnx==0.1.0", "transformers==4.57.6", "huggingface-hub==0.36.2", "tokenizers==0.22.2",

@@ -24,10 +24,10 @@ from edge.export import artifact as artifacts
 from edge.export import attention, cache, families, pack, preflight
 from edge.export.artifact import Artifact, Need
 from edge.export.checkpoint import Checkpoint
-from edge.export.progress import Progress, Silent
 from edge.export.publish import publishing, refuse_existing
 from edge.export.source import open_source
 from edge.find import load, names
+from edge.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from edge.export.calibrate import Calibration

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from edge.errors import InputError, UsageError, require
 from edge.export.checkpoint import Checkpoint
-from edge.export.progress import Progress, Silent
 from edge.find import load, names
+from edge.progress import Progress, Silent
 
 if TYPE_CHECKING:
     import numpy as np

@@ -23,10 +23,10 @@ from edge.export.gate import answers, coverage, logits, pictures, routing, text,
 from edge.export.gate.limits import CLASSES, Limits, limits
 from edge.export.gate.replies import source_replies
 from edge.export.preflight import PASS_BYTES
-from edge.export.progress import Progress, Silent
 from edge.export.reference import load_model
 from edge.export.streamed import is_streamed
 from edge.find import load
+from edge.progress import Progress, Silent
 from edge.runtimes.chat_template import ChatTemplate
 from edge.runtimes.engines.echo import EchoSession
 from edge.runtimes.model import Model

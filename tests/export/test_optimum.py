@@ -11,7 +11,7 @@ import pytest
 
 from edge.errors import EdgeError, InputError, MissingError, UsageError
 from edge.export import optimum_env, pipeline
-from edge.export.progress import Silent
+from edge.progress import Silent
 from edge.runtimes.onnx_growing import GrowingSession
 from edge.runtimes.session import ContextFull
 

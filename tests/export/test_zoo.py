@@ -61,7 +61,7 @@ def test_its_weights_are_those_of_the_file(checkpoint, original):
 
 
 def test_another_file_in_the_package_is_refused(monkeypatch):
-    from edge.export.progress import Silent
+    from edge.progress import Silent
 
     monkeypatch.setattr(smollm2, "_FILE", "__init__.py")
     with pytest.raises(EdgeError, match="is missing or not the one we know"):
@@ -71,7 +71,7 @@ def test_another_file_in_the_package_is_refused(monkeypatch):
 def test_a_package_without_files_says_so(monkeypatch):
     from types import SimpleNamespace
 
-    from edge.export.progress import Silent
+    from edge.progress import Silent
 
     monkeypatch.setattr(smollm2.importlib.util, "find_spec", lambda name: SimpleNamespace(origin=None))
     with pytest.raises(EdgeError, match="is there but has no files"):

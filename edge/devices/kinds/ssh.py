@@ -45,16 +45,17 @@ _SAID = (
 class Ssh:
     """A host that the `ssh` program reaches."""
 
-    def __init__(self, target: str, port: str | None, root: str, address: str, options: Sequence[str] = ()) -> None:
+    def __init__(self, target: str, port: str | None, root: str, address: str) -> None:
         self.address, self.root = address, root
         self._target = target
+        config = os.environ.get("EDGE_SSH_CONFIG")  # in place of the user's: for rigs
         self._folder: str | None = tempfile.mkdtemp(prefix="edge-ssh-")
         self._command = [
-            "ssh", "-T", *(["-p", port] if port else []),
+            "ssh", "-T", *(["-p", port] if port else []), *(["-F", config] if config else []),
             "-o", "BatchMode=yes", "-o", f"ConnectTimeout={_CONNECT_S}", "-o", "LogLevel=ERROR",
             "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=4",
             "-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", f"ControlPath={self._folder}/c",
-            *options, "--", target,
+            "--", target,
         ]  # fmt: skip
 
     def run(self, argv: Sequence[str], stdin: bytes = b"", timeout_s: float = 60.0) -> Done:

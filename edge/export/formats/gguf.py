@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from edge.errors import EdgeError, UsageError, require
 from edge.export.artifact import Artifact, Entry, Need, Quantization, link
 from edge.export.checkpoint import Checkpoint
-from edge.export.progress import Progress, Silent
+from edge.progress import Progress, Silent
 
 if TYPE_CHECKING:
     import numpy as np

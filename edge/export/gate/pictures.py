@@ -21,9 +21,9 @@ from edge.export.corpus.pictures import draw
 from edge.export.gate import answers, logits
 from edge.export.gate.limits import Limits
 from edge.export.gate.replies import Reply
-from edge.export.progress import Progress
 from edge.export.reference import load_processor
 from edge.export.vision.tower import features as source_features
+from edge.progress import Progress
 from edge.runtimes.image import open_image
 from edge.runtimes.pixels import views
 from edge.runtimes.session import Sampling, Session, generate

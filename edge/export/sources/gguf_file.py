@@ -15,9 +15,9 @@ import edge
 from edge.errors import InputError, UsageError, require
 from edge.export import cache
 from edge.export.checkpoint import Checkpoint
-from edge.export.progress import Progress
 from edge.export.sources import gguf_tokenizer
 from edge.export.sources.folder import open_folder
+from edge.progress import Progress
 from edge.readers.gguf import GgufHeader, GgufTensor, read_header
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from edge.errors import EdgeError, UsageError, require
 from edge.export.checkpoint import Checkpoint
-from edge.export.progress import Progress
 from edge.export.sources.folder import open_folder
+from edge.progress import Progress
 
 _WANTED = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "README.md"]
 

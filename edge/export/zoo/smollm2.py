@@ -7,8 +7,8 @@ from pathlib import Path
 
 from edge.errors import EdgeError, require
 from edge.export.checkpoint import Checkpoint
-from edge.export.progress import Progress
 from edge.export.sources.gguf_file import open_gguf
+from edge.progress import Progress
 
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 from edge.export.checkpoint import Checkpoint
-from edge.export.progress import Progress
 from edge.export.zoo import _assemble
 from edge.find import load
+from edge.progress import Progress
 
 NAME = "smollm2-act"
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from edge.export.checkpoint import Checkpoint
 from edge.export.experts import NAMINGS
-from edge.export.progress import Progress
 from edge.export.zoo import smollm2
 from edge.export.zoo._assemble import assembled, merged, side_files
+from edge.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edge.export.checkpoint import Checkpoint
-from edge.export.progress import Progress
 from edge.export.zoo._assemble import Tensors, adapted, assembled, side_files
 from edge.find import load
+from edge.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np

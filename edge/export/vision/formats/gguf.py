@@ -12,10 +12,10 @@ from typing import Any
 from edge.errors import UsageError
 from edge.export.artifact import Artifact, Entry, Need
 from edge.export.checkpoint import Checkpoint
-from edge.export.progress import Progress
 from edge.export.vision import mmproj
 from edge.export.vision.join import bring, joined
 from edge.export.vision.split import Split
+from edge.progress import Progress
 
 FILE = "mmproj.gguf"
 _COMPUTED_BITS = 16  # llama.cpp looks GELU up in a table of 16 bits, whatever the file holds

@@ -21,10 +21,10 @@ from typing import Any
 from edge.errors import EdgeError, UsageError
 from edge.export.artifact import Artifact, Entry, Need
 from edge.export.checkpoint import Checkpoint
-from edge.export.progress import Progress
 from edge.export.vision.account import account
 from edge.export.vision.join import bring, joined
 from edge.export.vision.split import Split
+from edge.progress import Progress
 
 FULL, HALF = "onnx/vision_encoder.onnx", "onnx/vision_encoder_fp16.onnx"
 _OPSET = 20

@@ -14,10 +14,10 @@ from typing import Any
 from edge.errors import UsageError
 from edge.export.artifact import Artifact, Need
 from edge.export.checkpoint import Checkpoint
-from edge.export.progress import Progress
 from edge.export.vision.account import account
 from edge.export.vision.join import bring, joined
 from edge.export.vision.split import Split
+from edge.progress import Progress
 
 FILE = "vision.tflite"
 _HALVES = [
