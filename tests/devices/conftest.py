@@ -6,6 +6,9 @@ import pytest
 
 from edge.devices.address import connect
 from tests.rigs import sshd
+from tests.rigs.adbd import client, tree
+from tests.rigs.adbd.client import Adb
+from tests.rigs.adbd.device import Device
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +22,25 @@ def ssh_rig(tmp_path_factory):
     rig.stop()
 
 
-@pytest.fixture(params=["local", "memory", pytest.param("ssh", marks=pytest.mark.rig)])
+@pytest.fixture(scope="session")
+def adb_rig(tmp_path_factory):
+    """A phone whose serial is known; `adb` is a client of its own."""
+    if reason := tree.missing() or client.missing():
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("adbd")
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        Adb(folder / "home") as adb,
+        Device(tree.Tree(folder / "tree")) as phone,
+    ):
+        for name, value in adb.environment.items():
+            patch.setenv(name, value)
+        yield phone
+
+
+@pytest.fixture(
+    params=["local", "memory", pytest.param("ssh", marks=pytest.mark.rig), pytest.param("adb", marks=pytest.mark.rig)]
+)
 def device(request, tmp_path):
     """One device of each kind, with an empty store."""
     match request.param:
@@ -27,6 +48,8 @@ def device(request, tmp_path):
             found = connect(f"local:{tmp_path / 'store'}")
         case "memory":
             found = connect("memory:")
+        case "adb":
+            found = connect(f"adb:{request.getfixturevalue('adb_rig').serial}")
         case _:
             rig = request.getfixturevalue("ssh_rig")
             found = connect(f"{rig.address}{tmp_path / 'store'}")

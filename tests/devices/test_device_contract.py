@@ -62,7 +62,8 @@ def test_time_runs_out(device):
 @pytest.mark.parametrize("name", ["plain", "a b'\"$(x);\n-ü"])
 def test_files_go_there_and_back(device, tmp_path, name):
     (tmp_path / "here").write_bytes(b"\0\r\n\xff" * 100_000)
-    remote = str(tmp_path / name)
+    device.run(["mkdir", "-p", device.root])
+    remote = f"{device.root}/{name}"
     device.push(tmp_path / "here", remote)
     device.pull(remote, tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == (tmp_path / "here").read_bytes()
