@@ -127,7 +127,7 @@ def gemma3(folder: Path, *, seed: int = 0) -> Path:
 
 
 def qwen2_5_vl(folder: Path, *, seed: int = 0) -> Path:
-    """Patches of 14 px, four of which become one token; one layer sees windows, the other everything."""
+    """Patches of 14 px, four of which become one token; every other layer sees windows, the others everything."""
     import transformers as t
 
     special = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
@@ -140,8 +140,8 @@ def qwen2_5_vl(folder: Path, *, seed: int = 0) -> Path:
         bos_token_id=None, eos_token_id=ids["<|im_end|>"], pad_token_id=ids["<|endoftext|>"],
     )  # fmt: skip
     vision = t.models.qwen2_5_vl.configuration_qwen2_5_vl.Qwen2_5_VLVisionConfig(
-        depth=2, hidden_size=32, intermediate_size=48, num_heads=2, out_hidden_size=64, window_size=56,
-        fullatt_block_indexes=[1],
+        depth=4, hidden_size=32, intermediate_size=48, num_heads=2, out_hidden_size=64, window_size=112,
+        fullatt_block_indexes=[1, 3],
     )  # fmt: skip
     config = t.Qwen2_5_VLConfig(
         text_config=text,
@@ -151,7 +151,7 @@ def qwen2_5_vl(folder: Path, *, seed: int = 0) -> Path:
         **{f"vision_{k}_token_id": ids[f"<|vision_{k}|>"] for k in ("start", "end")},
     )
     images = t.models.qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil(
-        min_pixels=56 * 56, max_pixels=28 * 28 * 16
+        min_pixels=28 * 28 * 30, max_pixels=28 * 28 * 64
     )
     return _save(folder, t.Qwen2_5_VLForConditionalGeneration, config, images, seed)
 

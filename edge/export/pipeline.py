@@ -140,6 +140,9 @@ def export(
     checkpoint = open_source(source, progress=progress)
     name = _name(name or checkpoint.name + (f"-{keep_experts}-experts" if keep_experts else ""))
     sight = _sight(checkpoint)
+    if sight:
+        for job in jobs:
+            load(_SEEING, job.format).check(checkpoint, sight.split, sight.rule)
     text = sight.split.text if sight else checkpoint
     length = _context_length(text, context_length)
     attention.check_frequencies(text, length)

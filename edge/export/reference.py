@@ -53,6 +53,10 @@ def image_text_model(checkpoint: Checkpoint) -> Any:
 
 def load_processor(checkpoint: Checkpoint) -> Any:
     """The source's processor of pictures and text, as `transformers` runs it with Pillow."""
+    if "video_token_id" in checkpoint.config:
+        from edge.export.vision.processor import still_pictures
+
+        return still_pictures(checkpoint, _transformers())
     return _transformers().AutoProcessor.from_pretrained(
         checkpoint.folder, local_files_only=True, trust_remote_code=False, backend="pil"
     )

@@ -18,7 +18,7 @@ from edge.runtimes.chat_template import ChatTemplate
 from edge.runtimes.encoders import Encoder
 from edge.runtimes.prompt import encode_chat
 from edge.runtimes.session import ContextFull, Mask, Sampling, Session, StopReason, generate
-from edge.runtimes.sight import Prompt, Sight, image_parts, place
+from edge.runtimes.sight import Prompt, Sight, feed, image_parts, place
 from edge.runtimes.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]  # {"role": "user", "content": "..."}; content with pictures: edge.runtimes.sight
@@ -249,7 +249,7 @@ class Model:
                 if placed is None:
                     self.session.feed(prompt[done : done + n])
                 else:
-                    self.session.feed_embeddings(self.sight.features(placed.seen)[row : row + n])
+                    feed(self.session, placed, self.sight.features(placed.seen)[row : row + n])
                 done += n
                 if reading is not None:
                     reading(done, len(prompt))

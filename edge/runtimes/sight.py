@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from edge.runtimes.encoders import Encoder
+    from edge.runtimes.session import Session
 
 Message = Mapping[str, Any]
 _FEATURES_BYTES = 64 << 20  # of the pictures that were seen last
@@ -214,6 +215,20 @@ def place(ids: Sequence[int], seen: Sequence[Seen], token_id: int) -> list[Place
                 runs.append((i, 1))
         out.append(Placed(picture, tuple(runs)))
     return out
+
+
+def feed(session: Session, placed: Placed, rows: np.ndarray) -> np.ndarray:
+    """Append rows of a picture to what the session holds; the logits after them.
+
+    Some models place all rows of a picture at once, in rows and columns: their session has `feed_grid`.
+    """
+    if not placed.seen.views.rule.get("placed"):
+        return session.feed_embeddings(rows)
+    feed_grid = getattr(session, "feed_grid", None)
+    if feed_grid is None:
+        raise UsageError("this model places pictures in rows and columns, which this runtime does not do")
+    found: np.ndarray = feed_grid(rows, placed.seen.views.grid)
+    return found
 
 
 def fitted(

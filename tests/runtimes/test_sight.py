@@ -152,6 +152,12 @@ def test_places_and_rows_must_agree(model, pictures):
         place([PICTURE] * 3, [seen], PICTURE)
 
 
+def test_a_runtime_that_counts_one_by_one_is_not_given_rows_and_columns(tmp_path, pictures):
+    tiny_bundle(tmp_path / "placed", template=PARTS, image={**IMAGE, "placed": True})
+    with open_bundle(tmp_path / "placed") as model, pytest.raises(UsageError, match="places pictures in rows and col"):
+        answer(model, ask("hi", pictures(80, 90)))
+
+
 def test_words_must_follow_a_picture(tmp_path, pictures):
     tiny_bundle(tmp_path / "end", template="{% for m in messages %}{% for p in m.content %}"
                 "{{ p.text if p.type == 'text' else '<image>' }}{% endfor %}{% endfor %}", image=IMAGE)  # fmt: skip

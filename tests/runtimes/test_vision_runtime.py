@@ -5,6 +5,7 @@ Tiny random checkpoints of every type, in every format that has it; what a forma
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -23,6 +24,7 @@ MAKERS = {
     "llava-clip": lambda folder: tiny_vlm.llava(folder, tower="clip"),
     "smolvlm": tiny_vlm.smolvlm,
     "gemma3": tiny_vlm.gemma3,
+    "qwen2.5-vl": tiny_vlm.qwen2_5_vl,
 }
 # Relative error of features in float32: llama.cpp computes GELU from a table of 16 bits, but not in our own CLIP.
 CASES = [
@@ -35,6 +37,7 @@ CASES = [
     ("smolvlm", "gguf", 1e-3),
     ("smolvlm", "tflite", 1e-5),
     ("gemma3", "gguf", 1e-3),
+    ("qwen2.5-vl", "gguf", 1e-3),
 ]
 
 
@@ -96,10 +99,11 @@ def test_the_same_features_and_the_same_words(name, format_name, most, checkpoin
             asked = [{"role": "user", "content": [*({"type": "image", "path": p} for p in shown), words]}]
             prompt = ours.prompt(asked)
             assert list(prompt) == inputs["input_ids"][0].tolist()
-            pixels = np.concatenate([p.seen.views.values for p in prompt.pictures])
+            seen = [p.seen.views for p in prompt.pictures]
+            pixels = np.concatenate([_arranged(views) for views in seen])
             assert np.array_equal(pixels, inputs["pixel_values"].numpy().reshape(pixels.shape))
             found = np.concatenate([ours.sight.features(p.seen) for p in prompt.pictures])
-            wanted = features(model, pixels)
+            wanted = np.concatenate([features(model, views.values) for views in seen])
             assert np.linalg.norm(found - wanted) / np.linalg.norm(wanted) < most
             with torch.inference_mode():
                 made = model.generate(**inputs, max_new_tokens=N_NEW, do_sample=False)
@@ -108,6 +112,43 @@ def test_the_same_features_and_the_same_words(name, format_name, most, checkpoin
             reply = [p.token_id for p in ours.generate(asked, Sampling(max_tokens=n_new)) if p.token_id is not None]
             assert reply == made[0, inputs["input_ids"].shape[1] :].tolist()[: len(reply)]
     shutil.rmtree(done.folder)
+
+
+def _arranged(views):
+    """Pixels in the order of the source's own processor."""
+    rule = views.rule
+    if rule["kind"] != "patches":
+        return views.values
+    from edge.export.vision.tower import patched
+
+    return patched(views.values, rule["patch"], rule["merge"], rule["frames"])[0]
+
+
+def test_rows_and_columns_are_places_only_where_the_model_has_them(checkpoints, pictures, tmp_path, monkeypatch):
+    """What llama.cpp counts is not what the cache holds; a session keeps both, and goes back to either."""
+    asked = [{"role": "user", "content": [{"type": "image", "path": pictures[0]}, {"type": "text", "text": "Hm?"}]}]
+    done = export(checkpoints("qwen2.5-vl"), tmp_path, "gguf", monkeypatch)
+    with open_bundle(done.folder) as ours:
+        session, prompt = ours.session, ours.prompt(asked)
+        [placed] = prompt.pictures
+        [(first, n)] = placed.runs
+        rows = ours.sight.features(placed.seen)
+        session.feed(prompt[:first])
+        session.feed_grid(rows, placed.seen.views.grid)
+        assert (session.position, session._place(session.position)) == (first + n, first + max(placed.seen.views.grid))
+        once = session.feed(prompt[first + n :]).copy()
+        with pytest.raises(UsageError, match=f"cannot rewind to {first + 1}: that is inside a picture"):
+            session.rewind(first + 1)
+        session.rewind(first + n)
+        assert np.array_equal(once, session.feed(prompt[first + n :]))
+        session.rewind(first)
+        with pytest.raises(UsageError, match=f"{n} rows are no picture of 2 x 2"):
+            session.feed_grid(rows, (2, 2))
+        session.feed_grid(rows, placed.seen.views.grid)
+        assert np.array_equal(once, session.feed(prompt[first + n :]))
+    done = export(checkpoints("llava-siglip"), tmp_path, "gguf", monkeypatch)
+    with open_bundle(done.folder) as ours, pytest.raises(UsageError, match="places what it reads one after the other"):
+        ours.session.feed_grid(np.zeros((4, ours.session.hidden_size), np.float32), (2, 2))
 
 
 def test_the_gate_looks_at_pictures_and_a_damaged_projector_does_not_pass(checkpoints, tmp_path, monkeypatch):
@@ -142,10 +183,56 @@ def test_the_built_in_model_passes_the_gate_with_pictures(tmp_path, monkeypatch)
     assert seen["answers"]["questions"] == 48
 
 
-def test_what_a_format_cannot_do_is_said(checkpoints, tmp_path, monkeypatch):
-    with pytest.raises(UsageError, match="the rows of a picture see each other"):
-        export(checkpoints("gemma3"), tmp_path, "onnx", monkeypatch)
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize(
+    ("name", "format_name", "words"),
+    [
+        ("gemma3", "onnx", "the rows of a picture see each other"),
+        ("qwen2.5-vl", "onnx", "places their rows in height and width"),
+        ("qwen2.5-vl", "tflite", "places their rows in height and width"),
+    ],
+)
+def test_what_a_format_cannot_do_is_said_before_anything_is_made(
+    name, format_name, words, checkpoints, tmp_path, monkeypatch
+):
+    source = checkpoints(name)
+    monkeypatch.setenv("EDGE_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UsageError, match=words):
+        export(source, tmp_path / "out", format_name, monkeypatch)
+    assert [path.name for path in (tmp_path / "cache").iterdir() if path.name != "hashes"] == ["text-parts"]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "format_name", "config", "change", "words"),
+    [
+        ("qwen2.5-vl", "gguf", "config.json", {"window_size": 56}, "sees windows of 56 pixels, llama.cpp's has 112"),
+        ("gemma3", "tflite", "config.json", {"sliding_window": 3}, "the 4 rows of a picture see each other, and in"),
+        ("llava-siglip", "gguf", "config.json", {"vision_feature_select_strategy": "default"}, "leaves out the first"),
+    ],
+)
+def test_what_a_format_cannot_do_with_one_checkpoint(
+    name, format_name, config, change, words, checkpoints, tmp_path, monkeypatch
+):
+    folder = tmp_path / "other"
+    shutil.copytree(checkpoints(name), folder)
+    data = json.loads((folder / config).read_text())
+    for part in (data, data["vision_config"], data["text_config"]):
+        part.update({key: value for key, value in change.items() if key in part})
+    (folder / config).write_text(json.dumps(data))
+    path = folder / "processor_config.json"
+    if "vision_feature_select_strategy" in change:  # the processor says the same
+        path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(UsageError, match=words):
+        export(folder, tmp_path / "out", format_name, monkeypatch)
+
+
+def test_patches_of_another_size_are_refused(checkpoints, tmp_path, monkeypatch):
+    folder = tmp_path / "other"
+    shutil.copytree(checkpoints("qwen2.5-vl"), folder)
+    path = folder / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "merge_size": 4}))
+    with pytest.raises(InputError, match=r"its processor makes patches of .*'merge': 4.*, its vision encoder takes"):
+        export(folder, tmp_path / "out", "gguf", monkeypatch)
 
 
 def test_a_vision_part_of_another_model_is_refused(checkpoints, pictures, tmp_path, monkeypatch):
@@ -159,8 +246,6 @@ def test_a_vision_part_of_another_model_is_refused(checkpoints, pictures, tmp_pa
 
 
 def test_a_processor_that_does_not_fit_the_weights_is_found_before_anything_is_made(checkpoints, tmp_path, monkeypatch):
-    import json
-
     folder = tmp_path / "other"
     shutil.copytree(checkpoints("llava-siglip"), folder)
     path = folder / "processor_config.json"

@@ -23,10 +23,12 @@ from edge.export.gate.limits import Limits
 from edge.export.gate.replies import Reply
 from edge.export.reference import load_processor
 from edge.export.vision.tower import features as source_features
+from edge.export.vision.tower import patched
 from edge.progress import Progress
 from edge.runtimes.image import open_image
 from edge.runtimes.pixels import views
 from edge.runtimes.session import Sampling, Session, generate
+from edge.runtimes.sight import feed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,6 +84,8 @@ def pixels(checkpoint: Checkpoint, draft: Bundle) -> tuple[dict[str, Any], list[
         wanted = _or_none(lambda d=data: _source_pixels(processor, d))
         try:
             found = views(open_image(data), draft.image).values
+            if draft.image["kind"] == "patches":
+                found = patched(found, *(draft.image[k] for k in ("patch", "merge", "frames")))[0]
         except EdgeError as err:
             refused.append(f"{name}: {err.message}")
             if wanted is not None:
@@ -224,7 +228,7 @@ class Windows:
                 out[begin:end] = session.feed_all(prompt[begin:end])
             else:
                 rows = self._model.sight.features(placed.seen)[row : row + end - begin]
-                out[end - 1] = session.feed_embeddings(rows)
+                out[end - 1] = feed(session, placed, rows)
         return out
 
 
@@ -258,7 +262,7 @@ def replies(model: Model, asked: Sequence[Shown], stop_ids: Sequence[int]) -> It
             if placed is None:
                 session.feed(prompt[first:last])
             else:
-                session.feed_embeddings(model.sight.features(placed.seen)[row : row + last - first])
+                feed(session, placed, model.sight.features(placed.seen)[row : row + last - first])
         sampling = Sampling(max_tokens=MAX_TOKENS)
         yield [t.id for t in generate(session, prompt[begin:end], sampling, stop_ids=stop_ids)]
 

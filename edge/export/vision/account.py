@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edge.errors import EdgeError
@@ -29,16 +29,28 @@ def account(
 
     waiting: dict[str, list[str]] = {}
     more: dict[str, str] = {}  # Gemma's norms multiply by one more than their weight
+    cut: list[Entry] = []
+    arrays = {target: np.asarray(array) for target, array in stored}
+    places: dict[str, list[str]] = {}
     for name in vision:
         array = checkpoint.read(name)
+        if parts := _pieces(name, array):
+            places = places or _by_print(arrays)
+            found = [next(iter(places.get(_print(part), ())), "") for part in parts]
+            if all(found):
+                kept = [arrays.pop(target) for target in found]
+                size = sum(a.size for a in kept), sum(a.nbytes for a in kept)
+                cut.append(Entry((name,), tuple(found), str(kept[0].dtype), *size, "split"))
+                for part in parts:
+                    places[_print(part)].pop(0)
+                continue
         waiting.setdefault(_print(array), []).append(name)
         if name.endswith("norm.weight"):
             more[_print(array + np.float32(1))] = name
     seen: set[str] = set()
     strange: dict[str, np.ndarray] = {}
-    out = []
-    for target, array in stored:
-        values = np.asarray(array)
+    out = cut
+    for target, values in arrays.items():
         for kind, candidate in _orders(values):
             key = _print(candidate)
             if waiting.get(key):
@@ -77,6 +89,22 @@ def account(
             hint="this architecture is not converted faithfully; nothing was written",
         )
     return tuple(out)
+
+
+def _pieces(name: str, array: np.ndarray) -> list[np.ndarray]:
+    """The parts that formats cut a tensor into: queries, keys and values; the frames of a video's patch."""
+    import numpy as np
+
+    if ".qkv." in name:
+        return np.split(array, 3)
+    return [array[:, :, i] for i in range(array.shape[2])] if array.ndim == 5 else []
+
+
+def _by_print(arrays: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for target, values in arrays.items():
+        found.setdefault(_print(values), []).append(target)
+    return found
 
 
 def _halved(checkpoint: Checkpoint, values: np.ndarray, names: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ _WHOLE = (
     "ViTImageProcessor",
 )
 _TILES = ("Idefics3ImageProcessor", "SmolVLMImageProcessor")
+_PATCHES = ("Qwen2VLImageProcessor",)
 
 
 def rule(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -31,12 +32,6 @@ def rule(checkpoint: Checkpoint) -> dict[str, Any]:
     when the processor's configuration and the model's disagree.
     """
     require("PIL", extra="vision", purpose="exporting a model that sees")
-    if checkpoint.model_type == "qwen2_5_vl":
-        raise UsageError(
-            f"{checkpoint.name} gives the rows of a picture positions in three dimensions (M-RoPE), which is not "
-            "exported yet",
-            hint="its text model alone can be exported, as a checkpoint of type qwen2",
-        )
     processor = _processor(checkpoint)
     images = processor.image_processor
     kind = type(images).__name__.removesuffix("Fast").removesuffix("Pil")
@@ -54,9 +49,11 @@ def rule(checkpoint: Checkpoint) -> dict[str, Any]:
         return _tiles(checkpoint, processor, own, base)
     if kind in _WHOLE:
         return _whole(checkpoint, processor, own, base)
+    if kind in _PATCHES:
+        return _patches(checkpoint, own, base)
     raise UsageError(
         f"{checkpoint.name} prepares pictures with {kind}, which is not exported",
-        hint=f"these are: {', '.join((*_WHOLE, *_TILES))}",
+        hint=f"these are: {', '.join((*_WHOLE, *_TILES, *_PATCHES))}",
     )
 
 
@@ -226,6 +223,38 @@ def _tiles(checkpoint: Checkpoint, processor: Any, own: dict[str, Any], base: di
         "height": side,
         "width": side,
         "patch": patch,
+        "bidirectional": False,
+    }
+
+
+def _patches(checkpoint: Checkpoint, own: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+    """Qwen2.5-VL: one view as large as the picture asks for, its rows placed in rows and columns (M-RoPE)."""
+    import transformers
+
+    vision = transformers.AutoConfig.from_pretrained(
+        checkpoint.folder, local_files_only=True, trust_remote_code=False
+    ).vision_config
+    made = {"patch": int(own["patch_size"]), "merge": int(own["merge_size"]), "frames": int(own["temporal_patch_size"])}
+    taken = {
+        "patch": int(vision.patch_size), "merge": int(vision.spatial_merge_size),
+        "frames": int(vision.temporal_patch_size),
+    }  # fmt: skip
+    if made != taken:
+        raise InputError(
+            f"{checkpoint.name}: its processor makes patches of {made}, its vision encoder takes {taken}",
+            hint="the processor's configuration belongs to another model",
+        )
+    size = own.get("size") or {}
+    return {
+        "kind": "patches",
+        **base,
+        **made,
+        "placeholder": base["token"],
+        "before": "",
+        "after": "",
+        "least": int(size["shortest_edge"]),
+        "most": int(size["longest_edge"]),
+        "placed": True,
         "bidirectional": False,
     }
 

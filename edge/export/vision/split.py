@@ -122,12 +122,14 @@ def text_config(checkpoint: Checkpoint) -> dict[str, Any]:
         raise UsageError(f"the text part of {checkpoint.name} is of type {kind!r}, which does not stand alone")
     for key in ("_name_or_path", "transformers_version", "vision_config"):
         found.pop(key, None)
-    if "mrope_section" in (found.get("rope_parameters") or {}):
-        found["rope_parameters"] = {k: v for k, v in found["rope_parameters"].items() if k != "mrope_section"}
     if checkpoint.model_type == "gemma3":  # how many rows of a picture see each other: a decoder takes them at once
         found["mm_tokens_per_image"] = int(checkpoint.config.get("mm_tokens_per_image", 256))
     dtype = checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype") or found.get("dtype")
-    return {**found, "model_type": kind, "architectures": [architecture], "dtype": dtype or "float32"}
+    # A decoder that places rows of a picture in three dimensions is another one for llama.cpp, which goes by the
+    # architecture; on text alone all three are the same, and the model type's own decoder is right.
+    sections = "mrope_section" in (found.get("rope_parameters") or {})
+    architectures = list(checkpoint.config["architectures"]) if sections else [architecture]
+    return {**found, "model_type": kind, "architectures": architectures, "dtype": dtype or "float32"}
 
 
 def _write(checkpoint: Checkpoint, names: Mapping[str, str], path: Path) -> None:

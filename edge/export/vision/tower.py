@@ -3,6 +3,7 @@
 LLaVA      hidden state of one layer of CLIP or SigLIP (class token in or out), two linear layers
 Idefics3   SigLIP's last layer, neighbouring patches put side by side, one linear layer
 Gemma 3    SigLIP's last layer, averaged over squares of patches, normalized, one matrix
+Qwen2.5    patches in windows, squares of them put side by side, two linear layers; one picture at a time
 """
 
 from __future__ import annotations
@@ -69,7 +70,21 @@ def tower(model: Any) -> Any:
             x = self.tower.encoder(inputs_embeds=x).last_hidden_state
             return self.projector(self.tower.post_layernorm(x))
 
-    found: dict[str, Any] = {"llava": Llava, "gemma3": Gemma3, "idefics3": Idefics3, "smolvlm": Idefics3}
+    class Qwen25(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tower = inner.visual
+
+        def forward(self, pixel_values: Any) -> Any:
+            own = model.config.vision_config
+            sizes = own.patch_size, own.spatial_merge_size, own.temporal_patch_size
+            patches, grid = patched(pixel_values.numpy(), *sizes)
+            grid_thw = torch.tensor([[1, *grid]])
+            return self.tower(torch.from_numpy(patches), grid_thw=grid_thw).pooler_output[None]
+
+    found: dict[str, Any] = {
+        "llava": Llava, "gemma3": Gemma3, "idefics3": Idefics3, "smolvlm": Idefics3, "qwen2_5_vl": Qwen25,
+    }  # fmt: skip
     if kind not in found:
         raise UsageError(f"the vision part of model type {kind!r} is not exported", hint=f"of {', '.join(found)} it is")
     if kind == "llava":
@@ -84,6 +99,22 @@ def features(model: Any, values: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
         out: np.ndarray = tower(model)(torch.from_numpy(values)).flatten(0, 1).numpy()
     return out
+
+
+def patched(values: np.ndarray, patch: int, merge: int, frames: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """One view `(1, 3, h, w)` as Qwen's processor orders it, and rows and columns of its patches.
+
+    Patches of one merged square follow each other, `(patches, 3 * frames * patch * patch)`; a still picture is in
+    all frames of a patch.
+    """
+    import numpy as np
+
+    _, channels, height, width = values.shape
+    rows, columns = height // patch, width // patch
+    cut = values[0].reshape(channels, rows // merge, merge, patch, columns // merge, merge, patch)
+    cut = cut.transpose(1, 4, 2, 5, 0, 3, 6).reshape(rows * columns, channels, 1, patch, patch)
+    out: np.ndarray = np.repeat(cut, frames, axis=2).reshape(rows * columns, -1)
+    return out, (rows, columns)
 
 
 def unused(checkpoint: Checkpoint, name: str) -> str:

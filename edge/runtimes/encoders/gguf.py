@@ -45,6 +45,9 @@ class MtmdEncoder:
         if rule["kind"] == "tiles":
             # A tile as it is: left to itself, the library would enlarge it and cut it into tiles again.
             params.image_min_tokens = params.image_max_tokens = rule["n_tokens"]
+        if rule["kind"] == "patches":  # as large as it is: its size was chosen already
+            area = (rule["patch"] * rule["merge"]) ** 2
+            params.image_min_tokens, params.image_max_tokens = 1, rule["most"] // area + 1
         with captured(also_mtmd=True) as log:
             self._context = mtmd_cpp.mtmd_init_from_file(os.fsencode(path), session.model_pointer, params)
         if not self._context or not mtmd_cpp.mtmd_support_vision(self._context):

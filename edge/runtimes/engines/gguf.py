@@ -83,9 +83,13 @@ class GgufSession:
         self._batch_size: int = params.n_batch
         self._bidirectional = bidirectional  # whether the rows of a picture see each other
         self._position = 0
+        self._rope_type = llama_cpp.llama_model_rope_type(self._model)
+        self._grids: list[tuple[int, int, int]] = []  # pictures in the cache: their first row, rows, places they take
         self._tokens = np.empty(self._batch_size, np.int32)
+        self._places = np.empty(4 * self._batch_size, np.int32)
         self._wanted = np.ones(self._batch_size, np.int8)
         self._token_pointer = self._tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        self._places_pointer = self._places.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
         self._wanted_pointer = self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
         self._views: dict[int, np.ndarray] = {}
 
@@ -101,7 +105,7 @@ class GgufSession:
 
     def feed(self, tokens: Sequence[int]) -> np.ndarray:
         ids = self._check(tokens)
-        return self._append(len(ids), lambda start, n: self._decode_tokens(ids[start : start + n], all_logits=False))
+        return self._append(len(ids), lambda start, n: self._decode_tokens(ids, start, n, all_logits=False))
 
     def feed_all(self, tokens: Sequence[int]) -> np.ndarray:
         import numpy as np
@@ -110,7 +114,7 @@ class GgufSession:
         out = np.empty((len(ids), self.vocab_size), np.float32)
 
         def decode(start: int, n: int) -> int:
-            rc = self._decode_tokens(ids[start : start + n], all_logits=True)
+            rc = self._decode_tokens(ids, start, n, all_logits=True)
             if rc == 0:
                 out[start : start + n] = self._logits(0, rows=n)
             return rc
@@ -119,13 +123,7 @@ class GgufSession:
         return out
 
     def feed_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
-        import numpy as np
-
-        self._open()
-        rows = np.ascontiguousarray(embeddings, np.float32)
-        if rows.ndim != 2 or rows.shape[1] != self.hidden_size or not len(rows):
-            raise UsageError(f"wanted embeddings of shape (n, {self.hidden_size}), found {rows.shape}")
-        self._room(len(rows))
+        rows = self._rows(embeddings)
         pointer = ctypes.POINTER(ctypes.c_float)
 
         def decode(start: int, n: int) -> int:
@@ -142,16 +140,49 @@ class GgufSession:
         finally:
             self._c.llama_set_causal_attn(self._context, True)
 
+    def feed_grid(self, embeddings: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+        """Append a picture whose rows are placed in height and width (M-RoPE), `grid` rows and columns of them.
+
+        All of it stands at one point in time; what follows comes after as many places as its longer side has.
+        """
+        import numpy as np
+
+        rows = self._rows(embeddings)
+        if self._rope_type not in (self._c.LLAMA_ROPE_TYPE_MROPE, self._c.LLAMA_ROPE_TYPE_IMROPE):
+            raise UsageError("this model places what it reads one after the other, not in rows and columns")
+        if len(rows) != grid[0] * grid[1]:
+            raise UsageError(f"{len(rows)} rows are no picture of {grid[0]} x {grid[1]}")
+        begin = self._place(self._position)
+        at = (
+            np.stack([np.zeros(len(rows), np.int32), *np.divmod(np.arange(len(rows), dtype=np.int32), grid[1])]) + begin
+        )
+        pointer = ctypes.POINTER(ctypes.c_float)
+
+        def decode(start: int, n: int) -> int:
+            self._places[: 3 * n] = at[:, start : start + n].reshape(-1)
+            self._places[3 * n : 4 * n] = 0
+            embd = rows[start : start + n].ctypes.data_as(pointer)
+            batch = self._c.llama_batch(n_tokens=n, embd=embd, pos=self._places_pointer)
+            return self._c.llama_decode(self._context, batch)
+
+        first = self._position
+        logits = self._append(len(rows), decode)
+        self._grids.append((first, len(rows), max(grid)))
+        return logits
+
     def rewind(self, n_tokens: int) -> None:
         self._open()
         if not 0 <= n_tokens <= self._position:
             raise UsageError(f"cannot rewind to {n_tokens}: the cache holds {self._position} tokens")
-        if not self._c.llama_memory_seq_rm(self._memory, 0, n_tokens, -1):
+        if any(first < n_tokens < first + n for first, n, _ in self._grids):
+            raise UsageError(f"cannot rewind to {n_tokens}: that is inside a picture")
+        if not self._c.llama_memory_seq_rm(self._memory, 0, self._place(n_tokens), -1):
             raise EdgeError(
                 f"this model's memory cannot be cut back to {n_tokens} tokens: it is not a plain KV cache",
                 hint="rewind to 0 and feed the conversation again",
             )
         self._position = n_tokens
+        self._grids = [grid for grid in self._grids if grid[0] < n_tokens]
 
     def close(self) -> None:
         self._views = {}
@@ -190,10 +221,28 @@ class GgufSession:
         self._room(n)
         return ids
 
-    def _decode_tokens(self, ids: Sequence[int], *, all_logits: bool) -> int:
-        n = len(ids)
-        self._tokens[:n] = ids
+    def _rows(self, embeddings: np.ndarray) -> np.ndarray:
+        """The embeddings, once they are known to be the model's and still fit."""
+        import numpy as np
+
+        self._open()
+        rows = np.ascontiguousarray(embeddings, np.float32)
+        if rows.ndim != 2 or rows.shape[1] != self.hidden_size or not len(rows):
+            raise UsageError(f"wanted embeddings of shape (n, {self.hidden_size}), found {rows.shape}")
+        self._room(len(rows))
+        return rows
+
+    def _place(self, n_tokens: int) -> int:
+        """Where in llama.cpp's counting what follows the first `n_tokens` stands: a picture may take fewer places."""
+        return n_tokens - sum(n - places for first, n, places in self._grids if first < n_tokens)
+
+    def _decode_tokens(self, ids: Sequence[int], start: int, n: int, *, all_logits: bool) -> int:
+        self._tokens[:n] = ids[start : start + n]
         batch = self._c.llama_batch(n_tokens=n, token=self._token_pointer)
+        if self._grids:  # llama.cpp would count on from the picture's first place
+            begin = self._place(self._position) + start
+            self._places[:n] = range(begin, begin + n)
+            batch.pos = self._places_pointer
         if all_logits:
             batch.logits = self._wanted_pointer
         return self._c.llama_decode(self._context, batch)
@@ -204,7 +253,7 @@ class GgufSession:
         for start in range(0, n, step):
             rc = decode(start, min(step, n - start))
             if rc != 0:
-                self._c.llama_memory_seq_rm(self._memory, 0, self._position, -1)
+                self._c.llama_memory_seq_rm(self._memory, 0, self._place(self._position), -1)
                 raise EdgeError(
                     f"llama.cpp failed at token {self._position + start}: {_REASONS.get(rc, 'internal error')} ({rc})",
                     hint="the session is as it was before; check the bundle with: edge inspect BUNDLE --check",

@@ -19,6 +19,7 @@ from edge.progress import Progress
 
 FILE = "mmproj.gguf"
 _COMPUTED_BITS = 16  # llama.cpp looks GELU up in a table of 16 bits, whatever the file holds
+_WINDOW = 112  # pixels; llama.cpp does not read another from the file
 _CLASS_TOKEN = (
     "llama.cpp's own CLIP encoder puts the class token in the wrong place (llama.cpp issue 25814): edge encodes "
     "pictures itself; other programs that read mmproj.gguf will see them distorted until that is mended"
@@ -28,6 +29,23 @@ _CLASS_TOKEN = (
 def estimate(n_text: int, n_vision: int) -> Need:
     """Memory, disk and time of `convert` for so many parameters: tensors go one by one, without torch's model."""
     return Need(ram_bytes=(600 << 20) + 8 * n_vision, disk_bytes=6 * n_vision, time_s=5 + n_vision / 2e7)
+
+
+def check(checkpoint: Checkpoint, split: Split, rule: Mapping[str, Any]) -> None:
+    """Raise `UsageError` for pictures that this format cannot take, before anything is made."""
+    window = int(checkpoint.config["vision_config"].get("window_size", _WINDOW))
+    if rule["kind"] == "patches" and window != _WINDOW:
+        raise UsageError(
+            f"the vision part of {checkpoint.name} sees windows of {window} pixels, llama.cpp's has {_WINDOW}",
+            hint="no format takes it",
+        )
+    if checkpoint.model_type != "llava" or any(name.endswith("class_embedding") for name in split.vision):
+        return
+    if rule["n_tokens"] != (rule["height"] // rule["patch"]) ** 2:
+        raise UsageError(
+            f"{checkpoint.name} leaves out the first patch of SigLIP, which llama.cpp cannot do",
+            hint="choose another format",
+        )
 
 
 def convert(
@@ -42,14 +60,7 @@ def convert(
     warnings: tuple[str, ...] = ()
     if checkpoint.model_type == "llava":
         entries = mmproj.write(checkpoint, split.vision, rule, path, half=half)
-        has_class = any(e.target == ("v.class_embd",) for e in entries)
-        grid = (rule["height"] // rule["patch"]) ** 2
-        if not has_class and rule["n_tokens"] != grid:
-            raise UsageError(
-                f"{checkpoint.name} leaves out the first patch of SigLIP, which llama.cpp cannot do",
-                hint="choose another format",
-            )
-        warnings = (_CLASS_TOKEN,) if has_class else ()
+        warnings = (_CLASS_TOKEN,) if any(e.target == ("v.class_embd",) for e in entries) else ()
     else:
         entries = _stock(checkpoint, split, path, half=half, progress=progress)
     return Artifact(

@@ -37,6 +37,22 @@ def estimate(n_text: int, n_vision: int) -> Need:
     return Need(ram_bytes=ram_bytes, disk_bytes=6 * n_vision, time_s=15 + n_vision / 1e7)
 
 
+def check(checkpoint: Checkpoint, split: Split, rule: Mapping[str, Any]) -> None:
+    """Raise `UsageError` for pictures that this format cannot take, before anything is made."""
+    if rule.get("bidirectional"):
+        raise UsageError(
+            f"in {checkpoint.name} the rows of a picture see each other; ONNX's GroupQueryAttention lets each row "
+            "see only those before it",
+            hint="choose --format gguf",
+        )
+    if rule["kind"] == "patches":
+        raise UsageError(
+            f"{checkpoint.name} takes pictures of any size and places their rows in height and width (M-RoPE); graphs "
+            "in ONNX are of one size and count one by one",
+            hint="choose --format gguf",
+        )
+
+
 def convert(
     checkpoint: Checkpoint, split: Split, rule: Mapping[str, Any], folder: Path, *, half: bool, progress: Progress
 ) -> Artifact:
@@ -48,12 +64,6 @@ def convert(
     from edge.export.onnx_ledger import with_types
     from edge.export.reference import load_model
 
-    if rule.get("bidirectional"):
-        raise UsageError(
-            f"in {checkpoint.name} the rows of a picture see each other; ONNX's GroupQueryAttention lets each row "
-            "see only those before it",
-            hint="choose --format gguf",
-        )
     progress.start("building the ONNX graph of the vision encoder")
     traced = folder / "traced.onnx"
     _trace(load_model(checkpoint), rule, traced, checkpoint.name)

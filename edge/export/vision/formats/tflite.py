@@ -43,6 +43,23 @@ def estimate(n_text: int, n_vision: int) -> Need:
     return Need(ram_bytes=ram_bytes, disk_bytes=10 * n_vision, time_s=20 + n_vision / 2e6)
 
 
+def check(checkpoint: Checkpoint, split: Split, rule: Mapping[str, Any]) -> None:
+    """Raise `UsageError` for pictures that this format cannot take, before anything is made."""
+    window = split.text.config.get("sliding_window")
+    if rule.get("bidirectional") and window and rule["n_tokens"] > window:
+        raise UsageError(
+            f"in {checkpoint.name} the {rule['n_tokens']} rows of a picture see each other, and in TFLite only as far "
+            f"as its window of {window} tokens",
+            hint="choose --format gguf",
+        )
+    if rule["kind"] == "patches":
+        raise UsageError(
+            f"{checkpoint.name} takes pictures of any size and places their rows in height and width (M-RoPE); graphs "
+            "in TFLite are of one size and count one by one",
+            hint="choose --format gguf",
+        )
+
+
 def convert(
     checkpoint: Checkpoint, split: Split, rule: Mapping[str, Any], folder: Path, *, half: bool, progress: Progress
 ) -> Artifact:
@@ -53,13 +70,6 @@ def convert(
     from edge.export import litert_run, tflite_ledger
     from edge.readers.tflite import read
 
-    window = split.text.config.get("sliding_window")
-    if rule.get("bidirectional") and window and rule["n_tokens"] > window:
-        raise UsageError(
-            f"in {checkpoint.name} the {rule['n_tokens']} rows of a picture see each other, and in TFLite only as far "
-            f"as its window of {window} tokens",
-            hint="choose --format gguf",
-        )
     progress.start("building the TFLite graph of the vision encoder")
     path, full = folder / FILE, folder / "full.tflite"
     version = litert_run.vision(checkpoint, full, rule["height"])
