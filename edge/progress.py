@@ -6,9 +6,12 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """`start` opens a step, `advance` says how far it is, `say` gives one line worth keeping."""
+    """`start` opens a step, `advance` says how far it is, `say` gives one line worth keeping.
 
-    def start(self, step: str, total: float | None = None) -> None: ...
+    With `unit` "bytes", a step is shown with its rate and the time that is left.
+    """
+
+    def start(self, step: str, total: float | None = None, unit: str | None = None) -> None: ...
     def advance(self, done: float) -> None: ...
     def say(self, line: str) -> None: ...
 
@@ -16,7 +19,7 @@ class Progress(Protocol):
 class Silent:
     """Shows nothing: the default of the Python API."""
 
-    def start(self, step: str, total: float | None = None) -> None:
+    def start(self, step: str, total: float | None = None, unit: str | None = None) -> None:
         pass
 
     def advance(self, done: float) -> None:

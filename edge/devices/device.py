@@ -80,12 +80,14 @@ class Device(Protocol):
     """A machine. `address` is what a person types to mean it; `root` is where its store lies by default.
 
     `argv` reaches the program word for word, whatever is in it: spaces, quotes, `;`, `$()`, newlines.
+    `python` is an interpreter there that may have the runtimes; empty means to try `python3`.
     A program that is not there ends with code 127. `LinkLost` is raised when the device cannot be
     reached; a program's own failure is a `Done` with its code.
     """
 
     address: str
     root: str
+    python: str
 
     def run(self, argv: Sequence[str], stdin: bytes = b"", timeout_s: float = 60.0) -> Done:
         """Run a program to its end. `LinkLost` after `timeout_s`."""

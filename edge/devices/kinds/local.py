@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ class Local:
     """Programs of this machine, as the user who asks."""
 
     def __init__(self, root: str, address: str = "local") -> None:
-        self.address, self.root = address, root
+        self.address, self.root, self.python = address, root, sys.executable
 
     def run(self, argv: Sequence[str], stdin: bytes = b"", timeout_s: float = 60.0) -> Done:
         try:

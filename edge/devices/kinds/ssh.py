@@ -46,7 +46,7 @@ class Ssh:
     """A host that the `ssh` program reaches."""
 
     def __init__(self, target: str, port: str | None, root: str, address: str) -> None:
-        self.address, self.root = address, root
+        self.address, self.root, self.python = address, root, ""
         self._target = target
         config = os.environ.get("EDGE_SSH_CONFIG")  # in place of the user's: for rigs
         self._folder: str | None = tempfile.mkdtemp(prefix="edge-ssh-")

@@ -1,0 +1,55 @@
+"""Check what is on a device, byte by byte.
+
+Every file there is hashed on the device. With --repair, what is damaged is taken away, and sent
+again from BUNDLE when that has it; when the current bundle cannot be made whole, the previous one
+runs again, if it is whole. Without --repair nothing changes.
+
+examples:
+  edge fsck ssh://pi@raspberrypi
+  edge fsck kitchen --repair
+  edge fsck kitchen --repair --from out/SmolLM2-135M-Instruct-gguf-q4_k_m
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "device", metavar="DEVICE", help="ssh://user@host, adb:SERIAL, local, or one of your device file"
+    )
+    parser.add_argument("--repair", action="store_true", help="put right what can be put right")
+    parser.add_argument(
+        "--from", dest="source", type=Path, action="append", default=[], metavar="BUNDLE",
+        help="a bundle to take lost files from; may be given several times",
+    )  # fmt: skip
+    parser.add_argument("--root", metavar="FOLDER", help="where its store lies there")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+
+
+def run(args: argparse.Namespace) -> int:
+    from edge.commands import _progress
+    from edge.devices import book, repair
+
+    device = book.find([args.device])[0].connect()
+    with _progress.shown(quiet=args.json) as progress:
+        try:
+            found = repair.fsck(device, args.root, repair=args.repair, sources=args.source, progress=progress)
+        finally:
+            device.close()
+    if args.json:
+        print(json.dumps({"device": args.device, **found.record()}, indent=2))
+        return found.exit_code
+    for fault in found.faults:
+        print(f"{args.device}: {repair.words(fault)}")
+    if not found.faults:
+        print(f"{args.device}: everything is as it should be")
+    elif args.repair:
+        left = f"; {len(found.left)} faults are left" if found.left else "; everything is as it should be now"
+        print(f"{args.device}: {found.current or 'nothing'} is current{left}")
+    else:
+        print("put it right with: edge fsck DEVICE --repair --from BUNDLE")
+    return found.exit_code

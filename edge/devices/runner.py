@@ -1,0 +1,133 @@
+"""How a bundle is started on a device: with its own Python where that has what is needed, else with our pack."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import edge
+from edge import cache
+from edge.bundle import Bundle, sha256_of
+from edge.devices.facts import Facts
+from edge.devices.store import Entry
+from edge.errors import DeviceError
+from edge.progress import Progress
+
+# Format -> the Python package that runs it, and the extra that installs it.
+_RUNTIME = {"gguf": "llama_cpp", "onnx": "onnxruntime", "tflite": "ai_edge_litert"}
+_PYTHON = (3, 11)
+_LARGE_BYTES = 1 << 18  # files from here on are shared between packs one by one
+# The part of edge that runs on a device: its own code stands on nothing else.
+_FILES = ("__init__", "bundle", "errors", "find", "measurement", "profile")
+_ROOMS = ("runtimes", "readers")
+
+_START = """\
+root=$(cd "${{0%/*}}/.." && pwd -P) || exit 1
+export ORT_DISABLE_TELEMETRY=1 PYTHONDONTWRITEBYTECODE=1 PYTHONUTF8=1
+{start} "$root/bundles/{bundle}" "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Files that a bundle needs to run: large ones by what is in them, and a tar of the small ones."""
+
+    id: str
+    rest: Entry
+    large: tuple[Entry, ...] = ()
+
+
+@dataclass(frozen=True)
+class Runner:
+    """`start` is a shell script that takes `serve`, `selftest`, `bench` or `ask`; `how` says it in words."""
+
+    start: str
+    how: str
+    packs: tuple[Pack, ...]
+
+
+def choose(bundle: Bundle, facts: Facts, progress: Progress) -> Runner:
+    """What starts `bundle` there. Raises `DeviceError` when nothing does."""
+    lacking = lacks(bundle, facts)
+    if not lacking:
+        code = _code()
+        start = f'PYTHONPATH="$root/packs/{code.id}" exec {_quoted(facts.python or "python3")} -m edge.runtimes.worker'
+        version = ".".join(map(str, facts.python_version))
+        return Runner(_START.format(start=start, bundle=bundle.id), f"its own Python {version}", (code,))
+    if facts.profile.machine != "aarch64" or facts.bits != 64:
+        raise DeviceError(
+            f"nothing can run a {bundle.format} bundle there: its Python {lacking}, and there is no runtime pack "
+            f"for {facts.profile.machine} ({facts.bits} bit)",
+            hint=f"install there: pip install 'edge-deploy[{bundle.format}]', and name that Python with --python",
+        )
+    from edge.devices.pack import build, levels
+
+    level = levels.best(facts.profile.features)
+    made = build.build([bundle.format], level.name, vision=bool(bundle.image), progress=progress)
+    words = made.start(f"$root/packs/{made.id}")
+    start = "exec " + " ".join(f'"{word}"' for word in words) + " -m edge.runtimes.worker"
+    return Runner(_START.format(start=start, bundle=bundle.id), f"the runtime pack for {level.name}", (_split(made),))
+
+
+def lacks(bundle: Bundle, facts: Facts) -> str | None:
+    """Why the device's own Python cannot run `bundle`, in words; `None` when it can."""
+    if facts.python is None:
+        return "is not there"
+    if facts.python_version < _PYTHON:
+        return f"is {'.'.join(map(str, facts.python_version))}, and {'.'.join(map(str, _PYTHON))} is needed"
+    wanted = ["numpy", "tokenizers", "jinja2", *(["PIL"] if bundle.image else [])]
+    if bundle.format in _RUNTIME:
+        wanted.append(_RUNTIME[bundle.format])
+    missing = [name for name in wanted if name not in facts.modules]
+    return f"lacks {', '.join(missing)}" if missing else None
+
+
+def _quoted(word: str) -> str:
+    return "'" + word.replace("'", "'\"'\"'") + "'"
+
+
+def _code() -> Pack:
+    """edge's own runtimes, for a Python that has the libraries."""
+    root = Path(edge.__file__).parent
+    files = [root / f"{name}.py" for name in _FILES]
+    files += sorted(p for room in _ROOMS for p in (root / room).rglob("*.py"))
+    return _tarred("code", [(f"edge/{p.relative_to(root).as_posix()}", p, False) for p in files])
+
+
+def _split(made: object) -> Pack:
+    """A runtime pack, as the store takes it."""
+    folder: Path = made.folder  # type: ignore[attr-defined]
+    name: str = made.id  # type: ignore[attr-defined]
+    large, small = [], [("pack.json", folder / "pack.json", False)]
+    for file in made.files:  # type: ignore[attr-defined]
+        if file.size_bytes >= _LARGE_BYTES:
+            large.append(Entry(file.sha256, file.path, file.size_bytes, folder / file.path, file.executable))
+        else:
+            small.append((file.path, folder / file.path, file.executable))
+    rest = _tarred("pack", small)
+    return Pack(name, rest.rest, tuple(large))
+
+
+def _tarred(kind: str, files: Sequence[tuple[str, Path, bool]]) -> Pack:
+    """A tar that depends on names and contents alone, kept in the cache."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, path, executable in sorted(files):
+            data = path.read_bytes()
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(data), 0o755 if executable else 0o644
+            tar.addfile(info, io.BytesIO(data))
+    data = packed.getvalue()
+    digest = hashlib.sha256(data).hexdigest()
+    path = cache.root() / "sent" / f"{kind}-{digest[:12]}.tar"
+    if not path.is_file() or path.stat().st_size != len(data) or sha256_of(path) != digest:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.{os.getpid()}")
+        part.write_bytes(data)
+        os.replace(part, path)
+    return Pack(f"{kind}-{digest[:12]}", Entry(digest, path.name, len(data), path))
