@@ -76,7 +76,8 @@ def _text(name: str, found: dict[str, Any]) -> str:
     lines = [
         f"{name}: {facts['model']}, {facts['system']}, {facts['machine']}, {facts['logical_cores']} cores, {ram}"
         + "".join(f", {n}" for n in now if n),
-        f"  {found['free_bytes'] / 1e9:.1f} GB free, {found['used_bytes'] / 1e9:.2f} GB in {found['root'] or 'no store yet'}",
+        f"  {found['free_bytes'] / 1e9:.1f} GB free, "
+        f"{found['used_bytes'] / 1e9:.2f} GB in {found['root'] or 'no store yet'}",
     ]
     for bundle in found["bundles"]:
         mark = {found["current"]: "runs", found["previous"]: "previous"}.get(bundle["id"], "")

@@ -46,7 +46,7 @@ show emulated /etc/edge-emulated
 echo @page; getconf PAGESIZE 2>/dev/null
 echo @bits; getconf LONG_BIT 2>/dev/null
 echo @libc; getconf GNU_LIBC_VERSION 2>/dev/null
-command -v getprop >/dev/null && { echo @android; getprop ro.build.version.release; getprop ro.product.model; getprop ro.soc.model; }
+command -v getprop >/dev/null && { echo @android; getprop ro.build.version.release; getprop ro.product.model; }
 show emulated /data/local/tmp/.edge-emulated
 echo @home; pwd -P; id -u
 p=${1:-python3}
@@ -187,8 +187,8 @@ def parse(text: str) -> Facts:
         boot_id=found.get("boot") or None,
         home=home[0] if home else "/",
         user_id=int(home[1]) if len(home) > 1 and home[1].isdigit() else None,
-        python=python[0] if version else None, bits=32 if found.get("bits") == "32" else 64, python_version=version, modules=modules,
-        emulated="emulated" in found, state=now,
+        python=python[0] if version else None, bits=32 if found.get("bits") == "32" else 64,
+        python_version=version, modules=modules, emulated="emulated" in found, state=now,
     )  # fmt: skip
 
 

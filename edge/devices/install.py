@@ -98,7 +98,8 @@ def flash(folder: Path, device: Device, wishes: Wishes | None = None, progress: 
             )  # fmt: skip
         except LinkLost as err:
             sent += one.sent
-            if one.sent <= 0 or tries == _TRIES:
+            # One more try for a device that answered at all; further ones while they get further.
+            if not one.reached or (one.sent <= 0 and tries > 1) or tries == _TRIES:
                 raise
             progress.say(f"{err.message}; going on where it was")
             time.sleep(_PAUSE_S)
@@ -147,6 +148,7 @@ class _Flash:
         self._bundle, self._entries, self._signed = bundle, entries, signed
         self._store = Store(device, wishes.root)
         self.sent = self.total = 0
+        self.reached = False
         self.notes: tuple[str, ...] = ()
         self.facts: Facts
 
@@ -154,6 +156,7 @@ class _Flash:
         progress, bundle = self._progress, self._bundle
         progress.start(f"looking at {self._device.address}")
         self.facts = device_facts.ask(self._device, self._wishes.python or self._device.python)
+        self.reached = True
         there = self._store.inventory()
         signature.admit(self._signed, bundle, there, self._device.address, self._wishes)
         how = runner.choose(bundle, self.facts, progress)

@@ -16,6 +16,7 @@ from edge.bundle import Bundle, sha256_of
 from edge.devices.facts import Facts
 from edge.devices.store import Entry
 from edge.errors import DeviceError
+from edge.find import load
 from edge.progress import Progress
 
 # Format -> the Python package that runs it, and the extra that installs it.
@@ -65,10 +66,10 @@ def choose(bundle: Bundle, facts: Facts, progress: Progress) -> Runner:
             f"for {facts.profile.machine} ({facts.bits} bit)",
             hint=f"install there: pip install 'edge-deploy[{bundle.format}]', and name that Python with --python",
         )
-    from edge.devices.pack import build, levels
-
-    level = levels.best(facts.profile.features)
-    made = build.build([bundle.format], level.name, vision=bool(bundle.image), progress=progress)
+    level = load("edge.devices.pack", "levels").best(facts.profile.features)
+    made = load("edge.devices.pack", "build").build(
+        [bundle.format], level.name, vision=bool(bundle.image), progress=progress
+    )
     words = made.start(f"$root/packs/{made.id}")
     start = "exec " + " ".join(f'"{word}"' for word in words) + " -m edge.runtimes.worker"
     return Runner(_START.format(start=start, bundle=bundle.id), f"the runtime pack for {level.name}", (_split(made),))

@@ -63,7 +63,7 @@ def sign(folder: Path, bundle: Bundle, key_file: Path, serial: int | None = None
     key = _private(key_file)
     number = int(time.time()) if serial is None else serial
     signed = {"name": bundle.name, "manifest_sha256": sha256_of(folder / MANIFEST), "serial": number}
-    made = {
+    made: dict[str, Any] = {
         "key": _public(key.public_key()),
         "signed": signed,
         "signature": base64.b64encode(key.sign(_canonical(signed))).decode(),

@@ -45,7 +45,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Inventory:
-    """What a store holds. `root` is `None` where there is none yet; sizes are bytes, `started` hashes of start scripts."""
+    """What a store holds. `root` is `None` where there is none yet; `bundles` have hashes of start scripts."""
 
     free_bytes: int
     root: str | None = None
@@ -235,10 +235,8 @@ class Held:
                 data = entry.source.read_bytes()
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
-        data = packed.getbuffer()
         try:
-            for i in range(0, len(data), _CHUNK):
-                stream.write(bytes(data[i : i + _CHUNK]))
+            stream.write(packed.getvalue())
             done = stream.finish(_SYNC_S)
         except Ended as err:
             done = err.done

@@ -17,6 +17,7 @@ shift 2
 # Exit codes that store.py knows. 73 not the lock's owner, 74 cannot be written, 75 busy or elsewhere,
 # 76 damaged, 77 not there.
 fail() { code=$1; shift; echo "$*" >&2; exit "$code"; }
+everything() { sync -f "$root" 2>/dev/null || sync; } # the filesystem, where sync can tell one from another
 flush() { sync "$@" 2>/dev/null || sync; }
 size() { if [ -e "$1" ]; then stat -c %s "$1"; else echo 0; fi; }
 digest() { set -- $(sha256sum < "$1"); echo "$1"; }
@@ -128,9 +129,9 @@ several) # TOKEN, a tar of small files named sha256-HEX on stdin
   sha256sum sha256-* | while read -r hex name; do
     [ "sha256-$hex" = "$name" ] || fail 76 "what arrived is not $name"
   done || exit 76
-  sync
+  everything
   chmod 444 sha256-* && mv -f sha256-* ../blobs/ || fail 74 "$root/blobs cannot be written"
-  sync
+  everything
   ;;
 unpack) # TOKEN PACK HEX, lines on stdin: small files come from the tar HEX, which is not needed after that
   owned "$1"
@@ -140,10 +141,10 @@ unpack) # TOKEN PACK HEX, lines on stdin: small files come from the tar HEX, whi
   cat > "$root/refs/$2.pack" || fail 74 "$root/refs cannot be written"
   fill "$new" < "$root/refs/$2.pack"
   (cd "$new" && find . -type f ! -name .sums -exec sha256sum {} + > .sums) || fail 74 "$new cannot be written"
-  sync
+  everything
   mv "$new" "$root/packs/$2" || fail 74 "$root/packs cannot be written"
   rm -f "$root/blobs/sha256-$3"
-  sync
+  everything
   ;;
 stage) # TOKEN ID START PACK..., lines on stdin
   owned "$1"
@@ -160,10 +161,10 @@ stage) # TOKEN ID START PACK..., lines on stdin
   else
     mkdir "$new" || fail 74 "$new cannot be written"
     fill "$new" < "$root/refs/$id"
-    sync
+    everything
     mv "$new" "$root/bundles/$id" || fail 74 "$root/bundles cannot be written"
   fi
-  sync
+  everything
   ;;
 switch) # TOKEN ID
   owned "$1"
@@ -202,7 +203,7 @@ remove) # TOKEN ID...: bundles, and what only they needed
     hex=${blob##*/sha256-}
     grep -qs "^${hex%.part} " "$root"/refs/* || { echo "gone $hex $(size "$blob")"; rm -f "$blob"; }
   done
-  sync
+  everything
   ;;
 fsck) # says what is wrong, one line each; changes nothing
   cd "$root" || fail 77 "there is no store at $root"
@@ -246,12 +247,12 @@ mend) # TOKEN: damaged blobs and packs named on stdin go; links are made anew; t
     dangling) rm -f "$root/$name" ;;
     esac
   done
-  sync
+  everything
   ;;
 relink) # TOKEN: every bundle's files are what is among the blobs now
   owned "$1"
   for id in $(each_bundle); do (fill "$root/bundles/$id" < "$root/refs/$id") || exit; done
-  sync
+  everything
   ;;
 pin) # TOKEN KEY NAME SERIAL: whose bundles this device takes, and how new the last one of that name was
   owned "$1"

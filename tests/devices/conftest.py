@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from edge.devices import install, runner
 from edge.devices.address import connect
+from edge.devices.runner import Runner
+from tests.devices.bundles import two_bundles
 from tests.rigs import sshd
 from tests.rigs.adbd import client, tree
 from tests.rigs.adbd.client import Adb
@@ -55,3 +58,28 @@ def device(request, tmp_path):
             found = connect(f"{rig.address}{tmp_path / 'store'}")
     yield found
     found.close()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Bundles that need no Python there: what starts them is a line of shell."""
+    start = """case $1 in selftest) echo '{"tokens": [1], "compared": 0}' ;; *) exit 64 ;; esac"""
+    monkeypatch.setattr(runner, "choose", lambda bundle, facts, progress: Runner(f"{start} # {bundle.id}", "sh", ()))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two bundles that share a large file, and differ in another."""
+    return two_bundles(tmp_path)
+
+
+@pytest.fixture
+def memory():
+    device = connect("memory:")
+    yield device
+    device.close()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(install, "_PAUSE_S", 0.0)
