@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import edge
 from edge import cache
 from edge.bundle import Bundle, sha256_of
 from edge.devices.facts import Facts
@@ -94,7 +93,7 @@ def _quoted(word: str) -> str:
 
 def _code() -> Pack:
     """edge's own runtimes, for a Python that has the libraries."""
-    root = Path(edge.__file__).parent
+    root = Path(__file__).parents[1]
     files = [root / f"{name}.py" for name in _FILES]
     files += sorted(p for room in _ROOMS for p in (root / room).rglob("*.py"))
     return _tarred("code", [(f"edge/{p.relative_to(root).as_posix()}", p, False) for p in files])

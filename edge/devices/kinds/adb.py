@@ -54,7 +54,7 @@ class Adb:
     """A device that the `adb` program reaches; which one is settled when it is first asked something."""
 
     def __init__(self, serial: str | None, address: str) -> None:
-        self.address, self.root = address, _ROOT
+        self.address, self.root, self.python = address, _ROOT, ""
         self._wanted = serial
         self._serial: str | None = None  # reached, as far as we know
 
