@@ -58,7 +58,7 @@ class Apt:
 
     def find(self, names: Sequence[str]) -> tuple[Package, ...]:
         """The current versions of `names`; `EdgeError` when one does not exist for the architecture."""
-        done = self._run("download", "--print-uris", *names)
+        done = self._run("download", "--print-uris", *names, where="state")
         found = tuple(
             Package(file.partition("_")[0], file, digest)
             for file, digest in re.findall(r"^'\S+' (\S+) \d+ SHA256:([0-9a-f]{64})$", done.stdout, re.MULTILINE)
@@ -73,7 +73,7 @@ class Apt:
 
     def has(self, name: str) -> bool:
         """Whether there is such a package."""
-        return self._run("download", "--print-uris", name).returncode == 0
+        return self._run("download", "--print-uris", name, where="state").returncode == 0
 
     def fetch(self, packages: Sequence[Package]) -> tuple[Path, ...]:
         """Download them; apt checks every hash. Paths in the order of `packages`."""
@@ -85,7 +85,8 @@ class Apt:
                 raise EdgeError(f"apt cannot download {', '.join(wanted)}: {_last(done.stderr)}")
         return tuple(folder / p.file for p in packages)
 
-    def _run(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def _run(self, *words: str, where: str = "files") -> subprocess.CompletedProcess[str]:
+        # Of what lies in the folder that it is started in, apt says nothing.
         settings = {
             "Dir::State": self.folder / "state",
             "Dir::State::status": self.folder / "status",
@@ -98,7 +99,7 @@ class Apt:
         options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
         return subprocess.run(
             ["apt-get", *options, "-qq", *words],
-            cwd=self.folder / "files",
+            cwd=self.folder / where,
             env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"},
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False,
         )  # fmt: skip

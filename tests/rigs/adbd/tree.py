@@ -197,6 +197,9 @@ class Tree:
         for tool in _TOOLS.split():
             (programs_folder / tool).symlink_to("busybox")
         (self.root / "bin").symlink_to("system/bin")
+        (self.root / "etc").symlink_to("system/etc")
+        # What is measured in such a tree is never taken for a device's own.
+        (self.root / "system/etc/edge-emulated").write_text(f"{self.cpu}\n")
         for name, text in (("getprop", _GETPROP), ("dumpsys", _DUMPSYS), ("fsync", _FSYNC)):
             (programs_folder / name).write_text(text)
             (programs_folder / name).chmod(0o755)
