@@ -25,8 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import edge
-from edge import cache
+from edge import cache, runtimes
 from edge.bundle import sha256_of
 from edge.devices.pack import llama, wheels
 from edge.devices.pack.debian import Apt, Package, unpack
@@ -40,6 +39,7 @@ MACHINE = "aarch64"
 _TRIPLET = "aarch64-linux-gnu"
 _PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 _KIND = "packs"
+_EDGE = Path(runtimes.__file__).parents[1]
 
 # Shared libraries by package. What numpy's, onnxruntime's and LiteRT's wheels bring along is not among them.
 _LIBRARIES = {
@@ -205,7 +205,7 @@ def _assemble(
     inputs = {
         "debian": {p.file: p.sha256 for p in packages},
         "wheels": {wheel.name: sha256_of(wheel) for wheel in found},
-        "edge": edge.__version__,
+        "edge": _code(),
     }
     for wheel in found:
         wheels.unpack(wheel, site)
@@ -241,23 +241,21 @@ def _placer(package: str, python: str) -> Any:
 
 
 def _copy_edge(site: Path) -> None:
-    root = Path(edge.__file__).parent
-    for path in _code_files():
-        out = site / "edge" / path.relative_to(root)
+    for path in code_files():
+        out = site / "edge" / path.relative_to(_EDGE)
         out.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, out)
 
 
-def _code_files() -> list[Path]:
+def code_files() -> list[Path]:
     """The part of edge that runs on a device: what is below `runtimes`, and what that stands on."""
-    root = Path(edge.__file__).parent
-    own = [root / f"{name}.py" for name in ("__init__", "bundle", "errors", "find", "measurement", "profile")]
-    return own + sorted(p for room in ("runtimes", "readers") for p in (root / room).rglob("*.py"))
+    own = [_EDGE / f"{name}.py" for name in ("__init__", "bundle", "errors", "find", "measurement", "profile")]
+    return own + sorted(p for room in ("runtimes", "readers") for p in (_EDGE / room).rglob("*.py"))
 
 
 def _code() -> str:
     digest = hashlib.sha256()
-    for path in _code_files():
+    for path in code_files():
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 

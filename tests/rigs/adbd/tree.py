@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from edge import cache
 from edge.devices.pack.debian import Apt, unpack
 from tests.rigs import emulation
 
@@ -36,6 +37,7 @@ _TOOLS = """
     sleep sort stat strings stty sync tac tail tar taskset tee test time timeout top touch tr true truncate
     tty umount uname uniq unlink uptime usleep uudecode uuencode vi watch wc which whoami xargs xxd yes zcat
 """
+_COMPILERS = {"host": "cc", "arm64": "aarch64-linux-gnu-gcc"}
 PROPERTIES = {
     "ro.product.name": "edge_arm64",
     "ro.product.model": "Edge Test Phone",
@@ -194,6 +196,7 @@ class Tree:
         programs_folder = self.root / "system/bin"
         shutil.copy(shell, programs_folder / "sh")
         shutil.copy(busybox, programs_folder / "busybox")
+        shutil.copy(flock(self.architecture), programs_folder / "flock")
         for tool in _TOOLS.split():
             (programs_folder / tool).symlink_to("busybox")
         (self.root / "bin").symlink_to("system/bin")
@@ -271,6 +274,8 @@ def missing(architecture: Architecture = "host") -> str | None:
     free = ["unshare", "--user", "--map-root-user"] if os.geteuid() else ["unshare"]
     if subprocess.run([*free, "--mount", "--pid", "--fork", "true"], capture_output=True).returncode != 0:
         return "namespaces need root here, or a kernel that lets everybody have them"
+    if shutil.which(_COMPILERS[architecture]) is None:
+        return f"there is no {_COMPILERS[architecture]} here; install with: {INSTALL}"
     if architecture == "arm64":
         return emulation.missing() or (None if shutil.which("apt-get") else "arm64 programs are fetched by apt-get")
     shell = Path("/", _MUSL.format(machine=platform.machine()))
@@ -283,8 +288,6 @@ def programs(architecture: Architecture, folder: Path) -> tuple[Path, Path]:
     """A shell and a busybox that need no library; those for arm64 are fetched once, into the cache."""
     if architecture == "host":
         return Path("/", _MUSL.format(machine=platform.machine())), Path("/bin/busybox")
-    from edge import cache
-
     kept = cache.find("rigs", "android-arm64")
     if kept is None:
         with cache.building("rigs", "android-arm64") as work:
@@ -294,6 +297,19 @@ def programs(architecture: Architecture, folder: Path) -> tuple[Path, Path]:
                 unpack(package, work, lambda path: path)
         kept = cache.root() / "rigs" / "android-arm64"
     return kept / _MUSL.format(machine="aarch64"), kept / "bin/busybox"
+
+
+def flock(architecture: Architecture) -> Path:
+    """The one tool of toybox that is needed and that busybox lacks: compiled once, into the cache."""
+    source = Path(__file__).with_name("flock.c")
+    compiler = _COMPILERS[architecture]
+    key = cache.key(source=source.read_text(), compiler=compiler, machine=platform.machine())
+    kept = cache.find("rigs", key)
+    if kept is None:
+        with cache.building("rigs", key) as work:
+            subprocess.run([compiler, "-O1", "-static", "-o", str(work / "flock"), str(source)], check=True)
+        kept = cache.root() / "rigs" / key
+    return kept / "flock"
 
 
 def wait_until(condition: object, timeout_s: float = 10) -> bool:
