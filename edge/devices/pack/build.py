@@ -53,6 +53,7 @@ _LIBRARIES = {
     "libexpat1": ("libexpat.so.1",),
     "libffi8": ("libffi.so.8",),
     "libssl3": ("libcrypto.so.3",),
+    "libsqlite3-0": ("libsqlite3.so.0",),  # llama_cpp imports diskcache, which imports it
 }  # fmt: skip
 _NOT_OF_THE_STANDARD_LIBRARY = (
     "test", "idlelib", "lib2to3", "tkinter", "turtledemo", "ensurepip", "pydoc_data", "distutils", "sitecustomize.py",
