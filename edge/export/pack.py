@@ -35,6 +35,7 @@ def fill(folder: Path, artifact: Artifact, checkpoint: Checkpoint) -> None:
         source, target = checkpoint.folder / name, folder / name
         if source.is_file() and not target.exists():
             shutil.copyfile(source, target)
+    _repeat_picture_processor(folder)
     template = folder / "chat_template.jinja"
     if (text := _template(folder)) is not None:
         if not template.exists():
@@ -120,6 +121,13 @@ def _repeat_in_config(path: Path, template: str) -> None:
     config = _json(path)
     if path.is_file() and "chat_template" not in config:
         path.write_text(json.dumps({**config, "chat_template": template}, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _repeat_picture_processor(folder: Path) -> None:
+    """Put the processor of pictures into a file of its own too: transformers.js looks nowhere else."""
+    images, path = _json(folder / "processor_config.json").get("image_processor"), folder / "preprocessor_config.json"
+    if isinstance(images, dict) and not path.exists():
+        path.write_text(json.dumps(images, indent=2) + "\n", "utf-8")
 
 
 def _template(folder: Path) -> str | None:

@@ -36,3 +36,15 @@ def test_the_template_stands_in_the_tokenizers_configuration_too(tmp_path):
     assert json.loads(path.read_text())["chat_template"] == TEMPLATE
     pack._repeat_in_config(tmp_path / "missing.json", TEMPLATE)
     assert not (tmp_path / "missing.json").exists()
+
+
+def test_the_processor_of_pictures_stands_in_a_file_of_its_own_too(tmp_path):
+    pack._repeat_picture_processor(tmp_path)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": {"size": 36}}))
+    pack._repeat_picture_processor(tmp_path)
+    path = tmp_path / "preprocessor_config.json"
+    assert json.loads(path.read_text()) == {"size": 36}
+    path.write_text("{}")
+    pack._repeat_picture_processor(tmp_path)
+    assert path.read_text() == "{}"

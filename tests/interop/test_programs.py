@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from edge.export.formats import tflite
 from edge.export.pipeline import export
 from edge.runtimes.model import open_bundle
 from edge.runtimes.session import Sampling
+from tests import tiny_vlm
 
 pytestmark = [pytest.mark.rig, pytest.mark.runtime]
 
@@ -158,3 +160,67 @@ print(json.dumps({"answers": answers}))
             mine = "".join(p.text for p in model.generate(question, Sampling(max_tokens=200)))
             # A token of eight bits may fall otherwise late in a long answer; its beginning may not.
             assert theirs[:60] == mine[:60]
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory):
+    """A tiny LLaVA, and three pictures of the size that its encoder takes, which it tells apart."""
+    import numpy as np
+    from PIL import Image
+
+    folder, paths = tmp_path_factory.mktemp("seeing"), []
+    (folder / "llava").mkdir()
+    for i, value in enumerate((0, 120, 255)):
+        pixels = np.full((36, 36, 3), value, np.uint8)
+        pixels[:, :18] = (255 - value, value // 2, 40 * i)
+        paths.append(folder / f"{i}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    return tiny_vlm.llava(folder / "llava"), paths
+
+
+def about(path):
+    return [{"role": "user", "content": [{"type": "image", "path": str(path)}, {"type": "text", "text": "Hm?"}]}]
+
+
+@needs_node
+def test_transformers_js_sees_with_our_onnx(seeing, tmp_path):
+    checkpoint, paths = seeing
+    [done] = export(checkpoint, tmp_path, formats=["onnx"], quantization="32bit", context_length=256, gate=False)
+    given, mine = [], []
+    with open_bundle(done.folder) as model:
+        for path in paths:
+            prompt = model.prompt(about(path))
+            values = prompt.pictures[0].seen.views.values
+            pixels = {"pixels": values.reshape(-1).tolist(), "shape": list(values.shape), "path": str(path)}
+            given.append({"ids": list(prompt), **pixels})
+            pieces = model.generate_ids(prompt, Sampling(max_tokens=N_NEW))
+            mine.append([p.token_id for p in pieces if p.token_id is not None])
+    found = run("node", "vision.mjs", done.folder, N_NEW, given=given)
+    assert found["off"] == [0, 0, 0]
+    assert [theirs[: len(ours)] for theirs, ours in zip(found["answers"], mine, strict=True)] == mine
+    assert len({tuple(answer) for answer in mine}) == len(mine)
+
+
+def test_litert_lm_sees_with_our_litertlm(seeing, tmp_path, monkeypatch):
+    checkpoint, paths = seeing
+    monkeypatch.setattr(tflite, "PREFILLS", (16,))
+    options = {"quantization": "32bit", "context_length": 256, "gate": False, "also": ("litertlm",)}
+    [done] = export(checkpoint, tmp_path, formats=["tflite"], **options)
+    script = """
+import json, sys
+import litert_lm
+cpu = litert_lm.Backend.CPU
+engine = litert_lm.Engine(sys.argv[1], backend=cpu(), vision_backend=cpu(), max_num_tokens=200, max_num_images=1)
+greedy = litert_lm.SamplerConfig(top_k=1, temperature=0.0)
+answers = []
+for messages in json.load(sys.stdin):
+    with engine.create_conversation(sampler_config=greedy) as conversation:
+        answers.append(conversation.send_message(messages[0])["content"][0]["text"])
+print(json.dumps({"answers": answers}))
+"""
+    asked = [about(path) for path in paths]
+    found = run(sys.executable, "-c", script, done.folder / "model.litertlm", given=asked)
+    with open_bundle(done.folder) as model:
+        mine = ["".join(p.text for p in model.generate(a, Sampling(max_tokens=60))).rstrip("\ufffd") for a in asked]
+    assert [theirs[: len(ours)] for theirs, ours in zip(found["answers"], mine, strict=True)] == mine
+    assert len(set(mine)) == len(mine)

@@ -133,9 +133,9 @@ def join(
     onnx_graph.save(front, folder / embedding)
     onnx_graph.save(graph, folder / decoder)
     bring(vision, vision.files, folder)
-    _write_configs(text, vision, checkpoint, rule, folder, decoder, embedding, suffix)
+    _write_config(vision, checkpoint, folder, decoder, embedding, suffix)
     files = (
-        decoder, f"{decoder}_data", embedding, f"{embedding}_data", *vision.files, "genai_config.json", "config.json",
+        decoder, f"{decoder}_data", embedding, f"{embedding}_data", *vision.files, "config.json",
     )  # fmt: skip
     parts = {"embedding": embedding, "vision": vision.model_file}
     made = joined(
@@ -213,17 +213,14 @@ def _twice(text: Artifact, graph: Any, shared: set[str]) -> list[Entry]:
     return out
 
 
-def _write_configs(
-    text: Artifact,
-    vision: Artifact,
-    checkpoint: Checkpoint,
-    rule: Mapping[str, Any],
-    folder: Path,
-    decoder: str,
-    embedding: str,
-    suffix: str,
+def _write_config(
+    vision: Artifact, checkpoint: Checkpoint, folder: Path, decoder: str, embedding: str, suffix: str
 ) -> None:
-    """config.json as transformers.js reads it, genai_config.json with the three files."""
+    """config.json as transformers.js reads it.
+
+    There is none for onnxruntime-genai: it knows no LLaVA, and the types that it knows merge pictures inside an
+    embedding graph of their own.
+    """
     dtype = {
         "decoder_model_merged": _DTYPES[suffix],
         "embed_tokens": _DTYPES[suffix],
@@ -235,21 +232,3 @@ def _write_configs(
     }
     own = {**checkpoint.config, "transformers.js_config": browser}
     (folder / "config.json").write_text(json.dumps(own, indent=2) + "\n")
-    config = json.loads((text.folder / "genai_config.json").read_text())
-    model = config["model"]
-    model["decoder"]["filename"] = decoder
-    inputs = model["decoder"]["inputs"]
-    inputs.pop("input_ids", None)
-    inputs["inputs_embeds"] = "inputs_embeds"
-    model["embedding"] = {
-        "filename": embedding,
-        "inputs": {"input_ids": "input_ids", "image_features": "image_features"},
-        "outputs": {"inputs_embeds": "inputs_embeds"},
-    }
-    model["vision"] = {
-        "filename": vision.model_file,
-        "inputs": {"pixel_values": "pixel_values"},
-        "outputs": {"image_features": "image_features"},
-    }
-    model["image_token_id"] = rule["token_id"]
-    (folder / "genai_config.json").write_text(json.dumps(config, indent=2) + "\n")
