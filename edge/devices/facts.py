@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from edge import profile
+from edge.devices import dumpsys
 from edge.devices.device import Device
 from edge.errors import DeviceError
 
@@ -33,7 +34,10 @@ done
 for b in /sys/class/power_supply/*; do
   [ -r "$b/capacity" ] && { echo @battery; cat "$b/capacity"; cat "$b/status" 2>/dev/null; }
 done
-command -v dumpsys >/dev/null && { echo @thermal; dumpsys thermalservice 2>/dev/null | grep 'Thermal Status'; }
+command -v dumpsys >/dev/null && {
+  echo @thermal; dumpsys thermalservice 2>/dev/null
+  echo @power; dumpsys battery 2>/dev/null
+}
 echo @clock; date +%s
 """
 _NATURE = r"""
@@ -137,18 +141,19 @@ def parse_state(found: Mapping[str, str]) -> State:
     frequency = found.get("frequency", "")
     throttled = re.search(r"throttled=(0x[0-9a-fA-F]+)", found.get("throttled", ""))
     battery = found.get("battery", "").splitlines()
-    thermal = re.search(r"Thermal Status:\s*(\d+)", found.get("thermal", ""))
+    thermal_status, core_c = dumpsys.thermal(found.get("thermal", ""))
+    percent, status = dumpsys.battery(found.get("power", ""))
     clock = found.get("clock", "")
     return State(
         load_average=float(load[0]) if load else None,
         available_bytes=profile.meminfo(found.get("meminfo", "")).get("MemAvailable"),
-        temperature_c=max((c for c in celsius if -40 < c < 150), default=None),
+        temperature_c=max((c for c in celsius if -40 < c < 150), default=core_c),
         frequency_mhz=int(frequency) / 1000 if frequency.isdigit() else None,
         governor=found.get("governor") or None,
         throttled=throttled_words(int(throttled[1], 16)) if throttled else None,
-        battery_percent=int(battery[0]) if battery and battery[0].isdigit() else None,
-        battery_status=battery[1] if len(battery) > 1 else None,
-        thermal_status=int(thermal[1]) if thermal else None,
+        battery_percent=int(battery[0]) if battery and battery[0].isdigit() else percent,
+        battery_status=battery[1] if len(battery) > 1 else status,
+        thermal_status=thermal_status,
         clock_s=int(clock) if clock.isdigit() else None,
     )
 

@@ -91,6 +91,12 @@ class TestWithThePhone:
         assert "adb sees no device\n  plug the phone in" in why("adb:")
         assert "adb:R58M1: adb sees no such device\n  it sees none" in why("adb:R58M1")
 
+    def test_devices_that_adb_knows_are_found(self, phone, server, monkeypatch):
+        server("connect", phone.serial)
+        assert kind.found() == [f"adb:{phone.serial}"]
+        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", "9")
+        assert kind.found() == []
+
     def test_a_network_address_is_connected(self, phone):
         device = connect(f"adb:{phone.serial}")
         assert device.run(["getprop", "ro.product.model"]).text == "Edge Test Phone\n"

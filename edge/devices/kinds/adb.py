@@ -11,6 +11,7 @@ import re
 import secrets
 import shlex
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -185,6 +186,16 @@ def connect(rest: str = "") -> Adb:
             f"adb:{rest} is no address", hint="give adb:SERIAL as `adb devices` shows it, or adb:HOST:PORT"
         )
     return Adb(rest or None, f"adb:{rest}")
+
+
+def found() -> list[str]:
+    """Addresses of the devices that adb's server knows; none when no server runs, for asking would start one."""
+    port = os.environ.get("ANDROID_ADB_SERVER_PORT", "5037")
+    try:
+        socket.create_connection(("127.0.0.1", int(port)), timeout=1).close()
+    except (OSError, ValueError):
+        return []
+    return [f"adb:{serial}" for serial in sorted(states(_adb("devices")))] if shutil.which("adb") else []
 
 
 def _adb(*words: str) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+from edge import cache
+
 INSTALL = "apt-get install adb"
 _FIRST, _LAST = 5554, 5585  # where adb looks for emulators
 
@@ -25,11 +27,14 @@ class Adb:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.port = _free_port()
+        self._cache = cache.root()
 
     @property
     def environment(self) -> Mapping[str, str]:
         """What a program needs in its environment so that its `adb` is this one."""
-        return {"HOME": str(self.home), "ANDROID_ADB_SERVER_PORT": str(self.port), "TMPDIR": str(self.home)}
+        # adb keeps its keys at home. Of edge, only the cache would be there, which stays where it is.
+        home, port = str(self.home), str(self.port)
+        return {"HOME": home, "TMPDIR": home, "ANDROID_ADB_SERVER_PORT": port, "EDGE_CACHE": str(self._cache)}
 
     def __call__(
         self, *words: str, input: bytes | None = None, timeout_s: float = 30

@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -312,11 +312,11 @@ def flock(architecture: Architecture) -> Path:
     return kept / "flock"
 
 
-def wait_until(condition: object, timeout_s: float = 10) -> bool:
+def wait_until(condition: Callable[[], object], timeout_s: float = 10) -> bool:
     """Poll `condition()` for as long as `timeout_s`."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
-        if condition():  # type: ignore[operator]
+        if condition():
             return True
         time.sleep(0.05)
     return False
