@@ -98,7 +98,8 @@ hold) # TOKEN: holds the lock as long as somebody writes a byte every few second
     settle
     rm -rf "$root"/bundles/.new-* "$root"/bundles/.old-* "$root"/packs/.new-* "$root"/incoming
     echo held
-    while [ -n "$(timeout 30 head -c 1)" ]; do :; done
+    # busybox's timeout leaves a watchdog behind for a second: it must not hold the lock.
+    while [ -n "$(timeout 30 head -c 1 9>&-)" ]; do :; done
     if [ "$(cat "$root/lock.owner" 2>/dev/null)" = "$1" ]; then rm -f "$root/lock.owner"; fi
   } 9>> "$root/lock"
   ;;

@@ -56,6 +56,11 @@ class Device:
         """What `adb connect` takes and `adb devices` shows."""
         return f"127.0.0.1:{self._port}"
 
+    @property
+    def off(self) -> bool:
+        """Whether it is stopped, or has died."""
+        return self._listener is None
+
     def start(self) -> None:
         self.tree.start()
         self._listener = socket.create_server(("127.0.0.1", self._port), reuse_port=False)
@@ -69,7 +74,6 @@ class Device:
             # Closing a socket does not wake who waits for it in accept().
             self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
-            self._listener = None
         for connection in list(self._connections):
             connection.drop(Died)
         self._connections.clear()
@@ -80,6 +84,7 @@ class Device:
                 pass
         self._processes.clear()
         self.tree.stop()
+        self._listener = None
 
     def restart(self, after_s: float = _BOOT_S) -> None:
         self.stop()
