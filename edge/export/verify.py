@@ -341,11 +341,18 @@ def _worst_tensor(module: Any, checkpoint: Checkpoint, artifact: Artifact) -> di
 
 
 def _better(module: Any, quantization: str) -> tuple[str, ...]:
-    """Quantizations of the same format with more bits, the next one first."""
-    have = module.QUANTIZATIONS[quantization].bits_per_weight
+    """Quantizations of the same format: as many bits, but calibrated; then those with more, the next one first."""
+    tried = module.QUANTIZATIONS[quantization]
+    have = tried.bits_per_weight
+    calibrated = [
+        q
+        for q in module.QUANTIZATIONS.values()
+        if q.calibrated and not tried.calibrated and q.bits == tried.bits and q.bits_per_weight >= have
+    ]
     portable = [module.QUANTIZATIONS[name] for name in module.PORTABLE.values()]
     more = sorted((q for q in portable if q.bits_per_weight > have), key=lambda q: q.bits_per_weight)
-    return tuple(dict.fromkeys(q.name for q in more))
+    calibrated.sort(key=lambda q: q.bits_per_weight)
+    return tuple(dict.fromkeys(q.name for q in (*calibrated, *more)))
 
 
 def _pictures(seen: dict[str, Any]) -> list[tuple[str, str, str, str]]:

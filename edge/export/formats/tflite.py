@@ -49,6 +49,7 @@ _ROUTERS = r".*(mlp\.gate|block_sparse_moe\.gate|router\.layer)(#\d+)?(;|$)"
 
 _PLANS: dict[str, _Plan] = {
     "int8-weights": _Plan(8, 0, False, "rtn"),
+    "int8-gptq": _Plan(8, 0, False, "gptq"),
     "int8": _Plan(8, 0, True, "rtn"),
     "int4-mixed": _Plan(4, 32, True, "gptq", r"self_attn|down_proj|experts\.\d+\.down|embed_tokens|lm_head|/logits"),
     "int4": _Plan(4, 32, True, "gptq"),
@@ -58,6 +59,9 @@ QUANTIZATIONS: dict[str, Quantization] = {
     "fp32": Quantization("fp32", 32, 32.0, about="full precision; the reference of the other files"),
     "int8-weights": Quantization(
         "int8-weights", 8, 8.1, about="weights in 8 bits, computed in float32: hardly any loss"
+    ),
+    "int8-gptq": Quantization(
+        "int8-gptq", 8, 8.1, calibrated=True, about="the same, calibrated: errors are carried over to other columns"
     ),
     "int8": Quantization("int8", 8, 8.1, about="activations in 8 bits too: faster, little memory, some loss"),
     "int4-mixed": Quantization(
@@ -256,6 +260,7 @@ def _calibrate(path: Path, checkpoint: Checkpoint, plan: _Plan, calibration: Cal
     from edge.export.blocks import quantize as blocks_of
     from edge.export.calibrate import activation_hessians
     from edge.export.litert_factors import candidates, factor
+    from edge.export.litert_rows import codes
     from edge.export.tflite_ledger import base_name, scales_of, values
     from edge.readers.tflite import rewrite
 
@@ -264,7 +269,8 @@ def _calibrate(path: Path, checkpoint: Checkpoint, plan: _Plan, calibration: Cal
     of_experts = {m.keys[0]: m for m in litert_experts.matrices(checkpoint)}
 
     def change(header: Any, data: Any) -> None:
-        matrices = {base_name(t): t for t in header.constants().values() if t.type == "int4"}
+        kind = f"int{plan.bits}"
+        matrices = {base_name(t): t for t in header.constants().values() if t.type == kind and len(t.shape) == 2}
         embedding = next((n for n in matrices if n.endswith("embed_tokens.weight")), None)
 
         def one(name: str, hessian: Any) -> None:
@@ -279,23 +285,29 @@ def _calibrate(path: Path, checkpoint: Checkpoint, plan: _Plan, calibration: Cal
             )
             tensor = matrices.get(stored or "")
             scales = scales_of(header, tensor) if tensor else None
-            if tensor is None or scales is None:
+            # Scales of a row, or, in 4 bits, of each of its blocks.
+            if tensor is None or (scales is None and (plan.bits == 4 or tensor.n_scales != tensor.shape[0])):
                 return
             matrix = expert.read(checkpoint) if expert else checkpoint.read(tensor.name)
             if candidates(tensor.name, checkpoint.config):
                 before = values(path, header, tensor)
                 matrix = matrix * np.float32(factor(before, matrix, tensor.name, checkpoint.config))
-            made = blocks_of(matrix, plan.bits, plan.block, "gptq", hessian, symmetric=True)
-            data[scales.offset : scales.offset + scales.n_bytes] = made.scales.astype("<f2").tobytes()
-            # The blocks' codes are 0 to 15 around 8; TFLite's are -8 to 7.
-            data[tensor.offset : tensor.offset + tensor.n_bytes] = (made.data.reshape(-1) ^ 0x88).tobytes()
+            place = slice(tensor.offset, tensor.offset + tensor.n_bytes)
+            if scales is None:
+                rows = np.frombuffer(data, "<f4", tensor.n_scales, tensor.scales_at).copy()
+                data[place] = codes(matrix, rows, hessian).tobytes()
+            else:
+                made = blocks_of(matrix, plan.bits, plan.block, "gptq", hessian, symmetric=True)
+                data[scales.offset : scales.offset + scales.n_bytes] = made.scales.astype("<f2").tobytes()
+                # The blocks' codes are 0 to 15 around 8; TFLite's are -8 to 7.
+                data[place] = (made.data.reshape(-1) ^ 0x88).tobytes()
             done += 1
 
         activation_hessians(checkpoint, calibration, one, progress)
 
     rewrite(path, change)
     if not done:
-        raise EdgeError("nothing was quantized: this graph has no matrix of 4 bits")
+        raise EdgeError(f"nothing was quantized: this graph has no matrix of {plan.bits} bits")
     return done
 
 

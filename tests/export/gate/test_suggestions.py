@@ -1,0 +1,23 @@
+"""What an export that fails the gate is told to try next."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge.export import verify
+from edge.find import load
+
+
+@pytest.mark.parametrize(
+    ("form", "failed", "next_ones"),
+    [
+        ("tflite", "int8-weights", ("int8-gptq", "fp32")),
+        ("tflite", "int8-gptq", ("fp32",)),
+        ("tflite", "int4-rtn", ("int4", "int4-mixed")),
+        ("gguf", "q8_0", ("f16", "f32")),
+        ("onnx", "int4", ("int8", "fp16")),
+        ("onnx", "fp32", ()),
+    ],
+)
+def test_as_many_bits_but_calibrated_and_then_more(form, failed, next_ones):
+    assert verify._better(load("edge.export.formats", form), failed)[:2] == next_ones
