@@ -106,7 +106,9 @@ class TestWithThePhone:
 
     def test_one_device_needs_no_serial(self, phone, server):
         server("connect", phone.serial)
-        assert connect("adb:").run(["id", "-u"]).code == 0
+        device = connect("adb:")
+        assert device.run(["id", "-u"]).code == 0
+        assert device.address == f"adb:{phone.serial}"
 
     def test_of_two_devices_one_must_be_named(self, phone, server, tmp_path, monkeypatch):
         with Device(tree.Tree(tmp_path / "second")) as second:

@@ -78,6 +78,7 @@ class Adb:
     def open(self, argv: Sequence[str]) -> Process:
         if self._serial is None:
             self._serial = self._reach()
+            self.address = f"adb:{self._serial}"  # "adb:" alone may mean another phone tomorrow
         # adb joins its words with spaces and hands them to the device's shell: one word, quoted here.
         mark = f"edge-{secrets.token_hex(8)}:"
         command = " ".join(map(shlex.quote, ["sh", "-c", _WRAPPED, mark, *argv]))

@@ -149,7 +149,21 @@ def build(formats: Sequence[str], level: str, *, vision: bool = False, progress:
     part = note.with_name(f"{request}.{os.getpid()}")
     part.write_text(key)
     os.replace(part, note)
-    return read(cache.root() / _KIND / key)
+    made = read(cache.root() / _KIND / key)
+    _forget_older(made)
+    return made
+
+
+def _forget_older(made: Pack) -> None:
+    """Keep one pack beside `made` of its kind: somebody may be sending it. Every version of edge makes a new one."""
+    others = [p for p in made.folder.parent.glob(f"*/{MANIFEST}") if p.parent != made.folder]
+    older = [p for p in sorted(others, key=lambda p: p.stat().st_mtime) if _kind(read(p.parent)) == _kind(made)]
+    for path in older[:-1]:
+        cache.discard(_KIND, path.parent.name)
+
+
+def _kind(pack: Pack) -> tuple[tuple[str, ...], str, bool]:
+    return pack.formats, pack.level, pack.vision
 
 
 def read(folder: Path) -> Pack:

@@ -175,3 +175,16 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path):
     assert (pack.level, pack.formats, pack.python) == ("armv8.2", ("gguf",), "3.11")
     assert pack.start("/data/p") == ("sh", "/data/p/run")
     assert json.loads((tmp_path / "pack.json").read_text())["needs"] == ["asimd", "asimddp", "asimdhp"]
+
+
+def test_of_older_packs_of_a_kind_one_is_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("EDGE_CACHE", str(tmp_path))
+    made = []
+    for i, formats in enumerate([("gguf",), ("gguf",), ("onnx",), ("gguf",)]):
+        folder = tmp_path / "packs" / str(i)
+        folder.mkdir(parents=True)
+        build._write_manifest(folder, "3.11", formats, LEVELS["armv8.2"], False, {"edge": str(i)})
+        os.utime(folder / build.MANIFEST, (i, i))
+        made.append(build.read(folder))
+    build._forget_older(made[-1])
+    assert sorted(p.name for p in (tmp_path / "packs").iterdir()) == ["1", "2", "3"]
