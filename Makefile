@@ -13,8 +13,8 @@ NODE := tests/interop/node/node_modules/.package-lock.json
 export ORT_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# One line each for those who want to see who needs what: a client and a tree for the test adbd; arm64 programs; the pack.
-RIGS := adb mksh busybox-static
+# Devices to reach; arm64 programs; the runtime pack.
+RIGS := adb mksh busybox-static openssh-client openssh-server
 RIGS += qemu-user-static binfmt-support
 RIGS += g++-aarch64-linux-gnu cmake ninja-build
 

@@ -113,6 +113,9 @@ SwapFree:        2301948 kB
 class Tree:
     """One tree below `root`, and the namespaces that its commands run in while it is started."""
 
+    user = _SHELL_USER
+    board = ""  # what /proc/cpuinfo says after the cores
+
     def __init__(self, root: Path, architecture: Architecture = "host", cpu: str = "cortex-a76") -> None:
         self.root, self.architecture, self.cpu = root.resolve(), architecture, cpu
         self.properties = dict(PROPERTIES)
@@ -144,7 +147,7 @@ class Tree:
         assert self._init is not None
         children = Path(f"/proc/{self._init.pid}/task/{self._init.pid}/children").read_text().split()
         user = ["--user", "--preserve-credentials"] if os.geteuid() else []
-        who = [] if os.geteuid() else [f"--userspec={_SHELL_USER}:{_SHELL_USER}"]
+        who = [] if os.geteuid() else [f"--userspec={self.user}:{self.user}"]
         # Found here: the command's environment has Android's PATH.
         inside = [shutil.which("nsenter") or "nsenter", f"--target={children[0]}", *user, "--mount", "--pid"]
         return [*inside, "/usr/sbin/chroot", *who, str(self.root), *argv]
@@ -187,7 +190,7 @@ class Tree:
     def own(self, path: Path) -> None:
         """Give it to the shell user, where that is another one than who runs this."""
         if os.geteuid() == 0:
-            os.chown(path, _SHELL_USER, _SHELL_USER, follow_symlinks=False)
+            os.chown(path, self.user, self.user, follow_symlinks=False)
 
     def _build(self) -> None:
         for name in ("system/bin", "system/etc/dumpsys", "data/local/tmp", "sdcard", "vendor/bin", "proc", "dev/shm"):
@@ -217,9 +220,10 @@ class Tree:
         """What /proc and /sys say: as many cores as the host has, for libraries pin their threads to them."""
         cores = len(os.sched_getaffinity(0)) if platform.machine() == "aarch64" else os.cpu_count() or 1
         part, features = CPUS[self.cpu]
-        fake = self.root / "system/etc/proc"
+        fake = self.root / ".rig"
         fake.mkdir()
-        (fake / "cpuinfo").write_text("".join(_CORE.format(n=n, part=part, features=features) for n in range(cores)))
+        cpuinfo = "".join(_CORE.format(n=n, part=part, features=features) for n in range(cores))
+        (fake / "cpuinfo").write_text(cpuinfo + self.board)
         (fake / "meminfo").write_text(_MEMINFO)
         files = {
             "class/thermal/thermal_zone0/type": "cpu-thermal",
@@ -251,7 +255,7 @@ _INIT = """
 set -e
 root=$1
 mount -t proc proc "$root/proc"
-for name in cpuinfo meminfo; do mount --bind "$root/system/etc/proc/$name" "$root/proc/$name"; done
+for name in cpuinfo meminfo; do mount --bind "$root/.rig/$name" "$root/proc/$name"; done
 for name in null zero full random urandom tty; do
   : > "$root/dev/$name"
   mount --bind "/dev/$name" "$root/dev/$name"

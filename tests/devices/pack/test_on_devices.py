@@ -1,6 +1,6 @@
-"""The runtime pack at work: bundles of every format flashed to bare arm64 phones, and asked there.
+"""The runtime pack at work: bundles flashed to bare arm64 phones and a Raspberry Pi, and asked there.
 
-Under qemu-user, so what it takes says nothing about a phone; that the tokens are the same says something.
+Under qemu-user, so what it takes says nothing about a device; that the tokens are the same says something.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from edge.devices.store import Store
 from edge.errors import DeviceError, EdgeError
 from edge.runtimes.model import open_bundle
 from edge.runtimes.session import Sampling
+from tests.rigs import raspberry
 from tests.rigs.adbd import client, tree
 from tests.rigs.adbd.client import Adb
 from tests.rigs.adbd.device import Device
@@ -61,6 +62,21 @@ def old_phone(adb, tmp_path_factory):
     """One whose processor has no dot products, as a Raspberry Pi 4's."""
     with a_phone(tmp_path_factory.mktemp("old"), "cortex-a72") as device:
         yield device
+
+
+@pytest.fixture(scope="module")
+def pi(adb, tmp_path_factory):
+    """A Raspberry Pi 4, whose Python has no numpy."""
+    if reason := raspberry.missing():
+        pytest.skip(reason)
+    rig = raspberry.Rig(tmp_path_factory.mktemp("pi"), "cortex-a72")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGE_SSH_CONFIG", str(rig.config))
+        device = connect(rig.address)
+        yield device
+        device.close()
+    rig.stop()
+    shutil.rmtree(rig.tree.root)
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +148,16 @@ def test_the_wrong_pack_fails_its_self_test_and_what_ran_stays(old_phone, tiny, 
     monkeypatch.undo()
     assert Store(old_phone).inventory().current == bundles.read(right).id
     assert said_there(old_phone, right) == said_here(right)
+
+
+def test_a_raspberry_pi_runs_the_same_pack_beside_its_own_python(pi, tiny):
+    folder = tiny("gguf")
+    done = install.flash(folder, pi)
+    assert done.how == "the runtime pack for armv8.0"
+    assert (done.facts.system[:6], done.facts.emulated) == ("Debian", True)
+    assert done.facts.profile.cpu == "Raspberry Pi 4 Model B Rev 1.4"
+    assert done.facts.python_version[:2] == (3, 11)
+    assert said_there(pi, folder) == said_here(folder)
 
 
 def test_a_phone_sees_what_this_machine_sees(phone, tiny, tmp_path):
