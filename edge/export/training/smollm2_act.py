@@ -41,16 +41,16 @@ class Recipe:
     """Everything that decides what comes out, together with the data recipe in `act`."""
 
     seed: int = 0
-    steps: int = 3450
+    steps: int = 4000
     tokens: int = 560  # of one pack, which is one step
-    frozen: tuple[tuple[int, int], ...] = ((0, 0), (1000, 8))  # from this step on, so many of the lowest layers rest
+    frozen: tuple[tuple[int, int], ...] = ((0, 0), (900, 8))  # from this step on, so many of the lowest layers rest
     common: tuple[tuple[int, int], ...] = ((0, 1 << 20), (200, 8192))  # how many of the tokens are chosen between
     chat: float = 0.05  # the share of steps without tools
     rank: int = 16
     rate: float = 1e-3
     gain_rate: float = 2e-4
     warm_up: int = 30
-    decay: float = 0.6  # the share of steps in which the rate falls to nothing
+    decay: float = 0.775  # the share of steps in which the rate falls to nothing
     rounded: float = 0.3  # how often the MLPs are rounded to 4 bits
     clip: float = 1.0
 

@@ -147,6 +147,8 @@ def _tool(rng: random.Random, verbs: list[str], thing: str) -> Tool:
     needed: list[bool] = []
     for row, kind, about, values, said in chosen:
         name = rng.choice((row, row, *_ALSO.get(row, ())))
+        if rng.random() < 0.25:
+            name = rng.choice((Values(rng).word("made_thing"), f"{Values(rng).word('noun')}_{name}")).replace(" ", "_")
         if name in [p.name for p in parameters]:
             name = row
         required = rng.random() < 0.65
@@ -229,6 +231,7 @@ def _setting(rng: random.Random, thing: str) -> Tool:
 
 def _switch(rng: random.Random, thing: str) -> Tool:
     """A thing with a few states, or a few things to do with it."""
+    plain = thing.replace(" ", "_")
     if rng.random() < 0.5:
         states = rng.choice(_STATES)
         state = rng.choice(("state", "mode", "position", "program"))
@@ -253,7 +256,7 @@ def _switch(rng: random.Random, thing: str) -> Tool:
     else:
         parameter = Parameter(state, "string", rng.choice(("which", "what it should be", "")), True, "", states)
     return Tool(
-        rng.choice((f"set_{thing}", thing, f"{thing}_control")),
+        rng.choice((f"set_{plain}", plain, f"{plain}_control")),
         about,
         (parameter,),
         "invented",

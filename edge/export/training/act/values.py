@@ -26,7 +26,12 @@ def _read(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 _WORDS = _read(Path(__file__).with_name("words.txt"))
-_PROPER = ("first", "last", "city", "artist", "restaurant", "song", "book", "movie", "pet", "project", "package")
+_PROPER = ("first", "last", "city", "artist", "restaurant", "song", "book", "movie", "pet", "station", "course")
+_PLAIN = (
+    "room", "door", "window", "garden", "camera", "scene", "label", "topic", "list", "item", "gadget", "shop", "dish",
+    "word", "project", "package", "event_word", "noun", "database", "medicine", "valve", "color", "place", "language",
+)  # fmt: skip
+_ANYTHING = ("made_thing", "made_thing", "made_thing", "noun", "item", "dish", "gadget", "animal", "garden", "word")
 IMPERATIVE = frozenset(_WORDS.pop("imperative"))  # a request that begins with one of these can follow "please"
 
 
@@ -44,9 +49,20 @@ class Values:
         return self.word(kind)
 
     def word(self, kind: str) -> str:
-        if kind in _PROPER and not self.held_out and self.rng.random() < 0.15:
-            return _nonsense(self).capitalize()  # copied letter by letter: nobody can know it by heart
+        if not self.held_out and kind in _PROPER + _PLAIN and self.rng.random() < 0.35:
+            return self._foreign(kind)
         return self.rng.choice(halves(_WORDS[kind])[self.held_out])
+
+    def _foreign(self, kind: str) -> str:
+        """A word that nobody would expect there: what stands in the request has to be copied, not guessed."""
+        drawn = self.rng.random()
+        if drawn < 0.35:
+            text = _nonsense(self)
+        else:
+            text = self.rng.choice(halves(_WORDS[self.rng.choice(_ANYTHING)])[0])
+            if drawn > 0.85:
+                text = f"{self.rng.choice(halves(_WORDS['adjective'])[0])} {text}"
+        return text.title() if kind in _PROPER else text
 
     def digits(self, n: int) -> str:
         return "".join(self.rng.choice(string.digits) for _ in range(n))
@@ -122,7 +138,7 @@ def _filename(v: Values) -> str:
         v.word("noun"), f"{v.word('adjective')}_{v.word('noun')}", f"{v.word('noun')}-{v.rng.randrange(1, 99)}",
         f"{v.word('noun')}{v.rng.randrange(2019, 2027)}",
     ])  # fmt: skip
-    return f"{stem}.{v.word('extension')}"
+    return f"{stem.replace(' ', '_')}.{v.word('extension')}"
 
 
 def _path(v: Values) -> str:
@@ -130,11 +146,11 @@ def _path(v: Values) -> str:
 
 
 def _items(v: Values) -> str:
-    return ", ".join(v.rng.sample(halves(_WORDS["item"])[v.held_out], v.rng.randrange(1, 4)))
+    return ", ".join(dict.fromkeys(v.word("item") for _ in range(v.rng.randrange(1, 4))))
 
 
 def _names(v: Values) -> str:
-    return ", ".join(v.rng.sample(halves(_WORDS["first"])[v.held_out], v.rng.randrange(1, 4)))
+    return ", ".join(dict.fromkeys(v.word("first") for _ in range(v.rng.randrange(1, 4))))
 
 
 def _expression(v: Values) -> str:
