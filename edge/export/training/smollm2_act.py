@@ -41,7 +41,7 @@ class Recipe:
     """Everything that decides what comes out, together with the data recipe in `act`."""
 
     seed: int = 0
-    steps: int = 4000
+    steps: int = 3800
     tokens: int = 560  # of one pack, which is one step
     frozen: tuple[tuple[int, int], ...] = ((0, 0), (900, 8))  # from this step on, so many of the lowest layers rest
     common: tuple[tuple[int, int], ...] = ((0, 1 << 20), (200, 8192))  # how many of the tokens are chosen between
@@ -50,7 +50,7 @@ class Recipe:
     rate: float = 1e-3
     gain_rate: float = 2e-4
     warm_up: int = 30
-    decay: float = 0.775  # the share of steps in which the rate falls to nothing
+    decay: float = 0.76  # the share of steps in which the rate falls to nothing, fast at first
     rounded: float = 0.3  # how often the MLPs are rounded to 4 bits
     clip: float = 1.0
 
@@ -63,7 +63,7 @@ class Recipe:
         falling = self.steps * (1 - self.decay)
         if step < falling:
             return min(1.0, (step + 1) / self.warm_up)
-        return max(0.0, (self.steps - step) / (self.steps - falling))
+        return max(0.0, (self.steps - step) / (self.steps - falling)) ** 2
 
 
 class Student:

@@ -70,7 +70,7 @@ def plain(tool: Tool, rng: random.Random) -> Offered:
 def disguised(tool: Tool, rng: random.Random) -> Offered:
     """The tool under another name, with other parameter names, in another order."""
     style = rng.choice(_STYLES)
-    opaque = rng.random() < 0.3
+    opaque = rng.random() < 0.15
     about = _sentence(either(tool.about, rng))
     names: dict[str, str] = {}
     parameters = []

@@ -76,7 +76,7 @@ def pack(rng: random.Random, n: int) -> Pack:
     speaker = _Speaker(rng, held_out=False)
     talks = []
     for _ in range(n):
-        kind = rng.choices(("call", "two", "ask", "none", "turns"), (70, 14, 6, 5, 5))[0]
+        kind = rng.choices(("call", "two", "ask", "none", "turns"), (74, 12, 5, 4, 5))[0]
         talks.append(getattr(speaker, kind)(offered))
     return Pack(tuple(o.shown.schema() for o in offered), tuple(tuple(t) for t in talks))
 
@@ -148,12 +148,12 @@ def _first(split: str, schemas: tuple[dict[str, Any], ...], talk: Sequence[Messa
 def _manifest(rng: random.Random) -> list[Offered]:
     n = rng.choice((2, 3, 3, 4, 4, 5, 6))
     style = rng.random()
-    if style < 0.3:
+    if style < 0.25:
         tools, hidden = invented(rng, n), rng.choice((0.0, 0.5))
-    elif style < 0.4:
+    elif style < 0.35:
         tools, hidden = invented(rng, n - n // 2) + rng.sample(catalogue.taught(), n // 2), rng.choice((0.0, 1.0))
     else:
-        among = catalogue.known() if rng.random() < 0.75 else catalogue.taught()
+        among = catalogue.known() if rng.random() < 0.65 else catalogue.taught()
         tools, hidden = _neighbours(rng.choice(among), among, n, rng), rng.choice((0.0, 0.0, 0.0, 0.5, 1.0))
     offered = [disguised(t, rng) if rng.random() < hidden else plain(t, rng) for t in tools]
     unique = {o.shown.name: o for o in offered}

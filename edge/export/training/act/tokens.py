@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from edge.runtimes.chat_template import ChatTemplate
     from edge.runtimes.tokenizer import Tokenizer
 
-_DECIDING = 3.0  # weight of what decides: whether to call at all, and which tool
+_DECIDING = 3.0  # weight of what decides: that a tool is called, and which
+_REFUSING = 2.0  # weight of what decides that none is
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,11 @@ def packed(pack: Pack, template: ChatTemplate, tokenizer: Tokenizer, limit: int)
             piece = tokenizer.encode(text)
             own += piece
             learned += [is_answer] * len(piece)
-            # The first three tokens part a call from a question back and from a refusal.
+            # The first three tokens part a question back and a refusal from a call.
             calls = is_answer and "<tool_call>" in text
             deciding = len(tokenizer.encode(text.partition('","arguments"')[0])) if calls else 3
-            counted += [_DECIDING if i < deciding else 1.0 for i in range(len(piece))]
+            weight = _DECIDING if calls else _REFUSING
+            counted += [weight if i < deciding else 1.0 for i in range(len(piece))]
         if number and len(ids) + len(own) > limit:
             break
         ids += own

@@ -49,14 +49,14 @@ class Values:
         return self.word(kind)
 
     def word(self, kind: str) -> str:
-        if not self.held_out and kind in _PROPER + _PLAIN and self.rng.random() < 0.35:
+        if not self.held_out and kind in _PROPER + _PLAIN and self.rng.random() < 0.3:
             return self._foreign(kind)
         return self.rng.choice(halves(_WORDS[kind])[self.held_out])
 
     def _foreign(self, kind: str) -> str:
         """A word that nobody would expect there: what stands in the request has to be copied, not guessed."""
         drawn = self.rng.random()
-        if drawn < 0.35:
+        if drawn < 0.25:
             text = _nonsense(self)
         else:
             text = self.rng.choice(halves(_WORDS[self.rng.choice(_ANYTHING)])[0])
