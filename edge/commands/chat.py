@@ -7,6 +7,9 @@ With -p, or when text is piped in, it answers once and prints the answer alone.
 When the conversation outgrows the context, the oldest turns are left out, and it says so;
 the system prompt stays. Nothing that a model writes can control the terminal.
 
+With --on, the answer is computed on a device that edge flash has put a bundle on: BUNDLE is then
+its folder here, its name or its id, and without one it is what runs there.
+
 examples:
   edge chat out/SmolLM2-135M-Instruct-gguf-q8_0
   edge chat BUNDLE -p "What is the capital of France?" --temperature 0
@@ -15,6 +18,8 @@ examples:
   edge chat BUNDLE --save talk.json
   edge chat BUNDLE --resume talk.json --save talk.json
   edge chat BUNDLE -p "Hello" --json
+  edge chat --on ssh://pi@raspberrypi
+  edge chat BUNDLE --on adb: -p "Hello"
 """
 
 from __future__ import annotations
@@ -22,6 +27,8 @@ from __future__ import annotations
 import argparse
 import io
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,12 +37,14 @@ from edge.errors import UsageError
 
 if TYPE_CHECKING:
     from edge.chat.terminal import Renderer
+    from edge.runtimes.model import Model
 
 _PIPE_LIMIT_BYTES = 4 << 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="a folder that edge export made")
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path, nargs="?", help="a folder that edge export made")
+    parser.add_argument("--on", metavar="DEVICE", help="ask it where it was flashed: ssh://user@host, adb:SERIAL, ...")
     parser.add_argument("-p", "--prompt", metavar="TEXT", help="answer this once; - reads it from standard input")
     parser.add_argument(
         "--image", type=Path, action="append", default=[], metavar="FILE",
@@ -58,7 +67,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from edge.chat import line, once, terminal
     from edge.runtimes.conversation import Conversation
-    from edge.runtimes.model import open_bundle
 
     prompt = _prompt(args)
     if prompt is None and args.json:
@@ -67,9 +75,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--stream goes with --json", hint="without it, the answer streams anyway")
     if args.markdown and args.json:
         raise UsageError("--markdown and --json exclude each other")
-    sampling = options.sampling(args, args.bundle)
     renderer = _renderer(markdown=args.markdown)
-    with open_bundle(args.bundle, threads=args.threads, context_length=args.context, check=not args.no_check) as model:
+    with _opened(args) as model:
+        sampling = options.sampling(args, model.folder)
         if not model.bundle.proven:
             print("edge: this bundle is unproven: it was never compared with its source", file=sys.stderr)
         conversation = Conversation(model)
@@ -98,6 +106,37 @@ def run(args: argparse.Namespace) -> int:
         if args.save:
             conversation.save(args.save)
     return 0
+
+
+@contextmanager
+def _opened(args: argparse.Namespace) -> Iterator[Model]:
+    """The model: of the bundle's folder, or on the device."""
+    if args.on is None:
+        from edge.runtimes.model import open_bundle
+
+        if args.bundle is None:
+            raise UsageError("which bundle?", hint="give its folder, or a device with --on")
+        # What makes no sense is said before a model is loaded.
+        options.sampling(args, args.bundle)
+        with open_bundle(
+            args.bundle, threads=args.threads, context_length=args.context, check=not args.no_check
+        ) as model:
+            yield model
+        return
+    from edge import bundle as bundles
+    from edge.devices import book
+    from edge.devices.remote import open_remote
+
+    [target] = book.find([args.on])
+    wanted = None if args.bundle is None else str(args.bundle)
+    if args.bundle is not None and (args.bundle / bundles.MANIFEST).is_file():
+        wanted = bundles.read(args.bundle).id
+    device = target.connect()
+    try:
+        with open_remote(device, wanted, threads=args.threads, context_length=args.context) as model:
+            yield model
+    finally:
+        device.close()
 
 
 def _renderer(*, markdown: bool) -> Renderer:

@@ -120,7 +120,7 @@ class Sight:
         Raises as `open_image` and `views` do, and `InputError` when the part has the `sha256` of
         another picture: the file was changed since it was shown.
         """
-        seen = self._look(_source(part))
+        seen = self._look(source_of(part))
         if part.get("sha256") not in (None, seen.sha256):
             raise InputError(
                 f"{part.get('path', 'a picture')} is another picture than the one this conversation was about",
@@ -282,7 +282,7 @@ def _plain(part: Any) -> dict[str, Any]:
     raise UsageError(f"a message has a part of the kind {kind!r}", hint="there are: text, image, image_url")
 
 
-def _source(part: Mapping[str, Any]) -> str | Path | bytes:
+def source_of(part: Mapping[str, Any]) -> str | Path | bytes:
     """Where a part's picture is."""
     url = part.get("image_url")
     if isinstance(url, Mapping):

@@ -1,0 +1,201 @@
+"""A bundle that runs on a device, opened here: words become tokens on this machine, tokens are computed on that one.
+
+Only ids, and pictures, go over the link; the tokenizer and the template are the bundle's own, kept here by hash.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edge.bundle import Bundle
+from edge.devices import installed
+from edge.devices.device import Device, Ended, Stream
+from edge.devices.store import Store
+from edge.errors import DeviceError, EdgeError, GateError, UsageError
+from edge.runtimes.model import Message, Model, Piece, Reading, Stats
+from edge.runtimes.session import ContextFull, Mask, Sampling
+from edge.runtimes.sight import Prompt, image_parts, source_of
+
+_LOAD_S = 900.0
+_TOKEN_S = 600.0  # reading a long prompt on a slow device says how far it is, chunk by chunk
+_STOP_S = 60.0
+_ERRORS = {2: UsageError, 3: GateError, 4: DeviceError}
+
+
+class _Far:
+    """The session of a model that is elsewhere: how much it holds is known, its logits are not here."""
+
+    def __init__(self, context_length: int, vocab_size: int) -> None:
+        self.context_length, self.vocab_size = context_length, vocab_size
+        self.held = 0
+
+    @property
+    def position(self) -> int:
+        return self.held
+
+    def feed(self, tokens: Any) -> Any:
+        raise UsageError("the logits of a model on a device stay there", hint="open the bundle here to see them")
+
+    feed_all = feed_embeddings = rewind = feed
+
+    def close(self) -> None:
+        pass
+
+
+class RemoteModel(Model):
+    """As `Model`, over a worker's pipes. A link that breaks is `LinkLost`; the conversation itself is kept here."""
+
+    def __init__(self, folder: Path, bundle: Bundle, stream: Stream, context_length: int, where: str) -> None:
+        self._far = _Far(context_length, bundle.vocab_size)
+        super().__init__(folder, bundle, self._far)
+        self._stream, self._where = stream, where
+        self._shown: dict[str, bytes] = {}  # pictures by the hash of their pixels, as they were given
+
+    def prompt(self, messages: str | Sequence[Message], *, tools: Any = None) -> Prompt:
+        prompt = super().prompt(messages, tools=tools)
+        for part in image_parts(messages) if not isinstance(messages, str) else ():
+            if (key := self.sight.look(part).sha256) not in self._shown:
+                self._shown[key] = _bytes(source_of(part))
+        return prompt
+
+    def generate_ids(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling | None = None,
+        *,
+        mask: Mask | None = None,
+        reading: Reading | None = None,
+    ) -> Iterator[Piece]:
+        if mask is not None:
+            raise UsageError("answers on a device cannot be masked from here", hint="open the bundle here")
+        prompt = prompt if isinstance(prompt, Prompt) else Prompt(prompt)
+        if len(prompt) > self.context_length:
+            raise ContextFull(0, len(prompt), self.context_length)
+        pictures = [base64.b64encode(self._shown[p.seen.sha256]).decode() for p in prompt.pictures]
+        self.stats = None
+        self._ask(do="generate", ids=list(prompt), sampling=asdict(sampling or Sampling()), pictures=pictures)
+        words, waited_for = self.tokenizer.stream(), True
+        try:
+            while waited_for:
+                try:
+                    said = self._hear(_TOKEN_S)
+                    waited_for = "id" in said or "read" in said
+                    if not waited_for:
+                        self._end(said)
+                except EdgeError:
+                    waited_for = False  # nothing more comes
+                    raise
+                if "id" in said:
+                    yield Piece(words.push(said["id"]), said["id"], time.perf_counter_ns())
+                elif "read" in said and reading is not None:
+                    reading(*said["read"])
+            if rest := words.flush():
+                yield Piece(rest, None, time.perf_counter_ns())
+        finally:
+            if waited_for:
+                self._stop()
+
+    def close(self) -> None:
+        self._stream.kill()
+        super().close()
+
+    def _end(self, said: dict[str, Any]) -> None:
+        _raise(said, self._where)
+        if said.get("stats"):
+            self.stats = Stats(**said["stats"])
+            self._far.held = self.stats.prompt_tokens + self.stats.new_tokens
+
+    def _stop(self) -> None:
+        """The rest of the answer is not wanted: what is on its way is dropped, and the model is free again."""
+        try:
+            self._ask(do="stop")
+            end = time.monotonic() + _STOP_S
+            while time.monotonic() < end:
+                said = self._hear(_STOP_S)
+                if "id" not in said and "read" not in said:
+                    self._end(said)
+                    return
+        except EdgeError:
+            pass  # the next question says what is the matter
+
+    def _ask(self, **request: Any) -> None:
+        try:
+            self._stream.write(json.dumps(request, separators=(",", ":")).encode() + b"\n")
+        except Ended as err:
+            raise _died(self._where, err.done.code, err.done.reason) from None
+
+    def _hear(self, timeout_s: float) -> dict[str, Any]:
+        return _line(self._stream, self._where, timeout_s)
+
+
+def open_remote(
+    device: Device,
+    wanted: str | None = None,
+    *,
+    root: str | None = None,
+    threads: int | None = None,
+    context_length: int | None = None,
+) -> RemoteModel:
+    """Open what runs on `device`, or the bundle of it that is called `wanted`; loading happens there.
+
+    Raises `DeviceError` when nothing is installed or the runtime dies, `LinkLost` when the link breaks, and
+    what `open_bundle` raises there.
+    """
+    store = Store(device, root)
+    bundle, _there = installed.current(store, wanted)
+    folder = installed.small_files(store, bundle)
+    stream = device.open(["sh", f"{store.root}/refs/{bundle.id}.start", "serve"])
+    try:
+        request = {"do": "open", "threads": threads, "context": context_length}
+        try:
+            stream.write(json.dumps(request).encode() + b"\n")
+        except Ended as err:
+            raise _died(device.address, err.done.code, err.done.reason) from None
+        said = _line(stream, device.address, _LOAD_S)
+        _raise(said, device.address)
+        return RemoteModel(folder, bundle, stream, int(said["context_length"]), device.address)
+    except BaseException:
+        stream.kill()
+        raise
+
+
+def _line(stream: Stream, where: str, timeout_s: float) -> dict[str, Any]:
+    line = stream.readline(timeout_s)
+    if not line:
+        done = stream.finish()
+        raise _died(where, done.code, done.reason)
+    try:
+        found = json.loads(line)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise DeviceError(f"{where}: the worker answers {line[:80]!r}, which is no answer", hint="flash it again")
+    return found
+
+
+def _raise(said: dict[str, Any], where: str) -> None:
+    if "error" in said:
+        kind = _ERRORS.get(int(said.get("code") or 1), EdgeError)
+        raise kind(f"{where}: {said['error']}", hint=said.get("hint"))
+
+
+def _died(where: str, code: int, reason: str) -> EdgeError:
+    if code == 137:
+        return DeviceError(
+            f"{where}: the model was killed there, most likely for want of memory", hint="ask for a shorter --context"
+        )
+    return DeviceError(f"{where}: the model ended there: {reason}", hint="see what is the matter: edge fsck DEVICE")
+
+
+def _bytes(source: str | Path | bytes) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    if str(source).startswith("data:"):
+        return base64.b64decode(str(source).partition(",")[2])
+    return Path(source).expanduser().read_bytes()

@@ -1,0 +1,142 @@
+"""A bundle that runs elsewhere, asked from here: a worker of the echo runtime, whose every answer is known."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+
+from edge import bundle as bundles
+from edge.cli import main
+from edge.devices import install
+from edge.devices.address import connect
+from edge.devices.remote import open_remote
+from edge.errors import DeviceError, EdgeError, UsageError
+from edge.runtimes.session import ContextFull, Sampling
+from tests.tiny_bundle import IMAGE, tiny_bundle
+
+
+@pytest.fixture(scope="module")
+def far(tmp_path_factory):
+    """A device with `tiny` on it."""
+    folder = tmp_path_factory.mktemp("far")
+    tiny_bundle(folder / "tiny")
+    device = connect(f"local:{folder / 'store'}")
+    install.flash(folder / "tiny", device)
+    device.folder = folder / "tiny"
+    return device
+
+
+@pytest.fixture
+def model(far):
+    with open_remote(far) as model:
+        yield model
+
+
+def said(model, text, **options):
+    return "".join(piece.text for piece in model.generate(text, Sampling(**options)))
+
+
+def test_it_answers_what_it_answers_here(model):
+    assert "hello" in said(model, "hello", max_tokens=60)
+    assert model.stats.new_tokens == model.session.position - model.stats.prompt_tokens
+    again = said(model, "hello", max_tokens=60)
+    assert model.stats.reused_tokens > 0
+    assert "hello" in again
+
+
+def test_an_answer_that_is_not_wanted_is_stopped(model):
+    answer = model.generate("hello " * 40, Sampling(max_tokens=400))
+    next(answer)
+    answer.close()
+    assert "short" in said(model, "short", max_tokens=60)
+
+
+def test_long_prompts_say_how_far_they_are(model):
+    seen = []
+    list(model.generate("a" * 900, Sampling(max_tokens=1), reading=lambda done, total: seen.append((done, total))))
+    assert seen
+    assert seen[0][0] < seen[0][1]
+
+
+def test_what_does_not_fit_is_said_before_it_is_sent(model):
+    with pytest.raises(ContextFull):
+        list(model.generate_ids(list(range(10)) * 200))
+
+
+def test_what_only_a_model_here_can_do(model):
+    with pytest.raises(UsageError, match="cannot be masked from here"):
+        list(model.generate_ids([5], mask=lambda logits, ids: logits))
+    with pytest.raises(UsageError, match="logits of a model on a device stay there"):
+        model.session.feed([1])
+
+
+def test_pictures_go_along(tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "seeing"
+    tiny_bundle(folder, image=IMAGE)
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
+    device = connect("memory:")
+    words = [
+        {
+            "role": "user",
+            "content": [{"type": "image", "path": str(tmp_path / "red.png")}, {"type": "text", "text": "x"}],
+        }
+    ]
+    try:
+        install.flash(folder, device)
+        with open_remote(device) as model:
+            list(model.generate(words, Sampling(max_tokens=5)))
+            assert model.stats.pictures == 1
+            data = (tmp_path / "red.png").read_bytes()
+            words[0]["content"][0] = {"type": "image", "data": data}
+            list(model.generate(words, Sampling(max_tokens=5)))
+    finally:
+        device.close()
+
+
+def test_what_the_worker_refuses_is_said_in_its_words(far):
+    with pytest.raises(UsageError, match=r"local:.*a context of 99999 tokens"):
+        open_remote(far, context_length=99_999)
+
+
+def test_a_worker_that_dies_is_no_broken_link(model):
+    told = json.dumps({"do": "open"}).encode() + b"\n"
+    model._stream.write(told)
+    os.kill(json.loads(model._stream.readline(20))["pid"], signal.SIGKILL)
+    with pytest.raises(EdgeError, match=r"killed there, most likely for want of memory|ended there"):
+        said(model, "hello")
+
+
+def test_an_answer_that_is_none(far, monkeypatch):
+    real = far.open
+    monkeypatch.setattr(
+        far, "open", lambda argv: real(["sh", "-c", "echo welcome; cat"]) if "serve" in argv else real(argv)
+    )
+    with pytest.raises(DeviceError, match="which is no answer"):
+        open_remote(far)
+
+
+def test_nothing_is_installed():
+    device = connect("memory:")
+    with pytest.raises(DeviceError, match="nothing is installed"):
+        open_remote(device)
+    device.close()
+
+
+def test_chat_with_a_device(far, capsys):
+    assert main(["chat", "--on", far.address, "-p", "hello", "--max-tokens", "60", "--temperature", "0"]) == 0
+    assert "hello" in capsys.readouterr().out
+    for bundle in (str(far.folder), "tiny", bundles.read(far.folder).id):
+        assert main(["chat", bundle, "--on", far.address, "-p", "hello", "--json", "--max-tokens", "9"]) == 0
+        assert json.loads(capsys.readouterr().out)["bundle"]["name"] == "tiny"
+    assert main(["chat", "other", "--on", far.address, "-p", "hello"]) == 2
+    assert "has no bundle 'other'" in capsys.readouterr().err
+
+
+def test_chat_wants_a_bundle_or_a_device(capsys):
+    assert main(["chat", "-p", "hello"]) == 2
+    assert "which bundle?" in capsys.readouterr().err
