@@ -9,6 +9,7 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -19,6 +20,7 @@ from edge import profile
 from edge.runtimes.cores import physical_cores
 
 RESULTS = Path(__file__).parent / "results"
+_PATIENCE_S = 180
 _BUSY = 0.5  # load average for each core above which the numbers are not the contestants' alone
 _LIBRARIES = (
     "edge-deploy", "llama-cpp-python", "onnxruntime", "onnxruntime-genai", "ai-edge-litert", "litert-lm", "torch",
@@ -61,7 +63,7 @@ def run(question: str, contestants: Sequence[Contestant], *, rounds: int, turns:
 
     Raises `RuntimeError` with the last words of a contestant that fails.
     """
-    race = Race(question, {c.name: c.about for c in contestants}, load_before=profile.conditions().load_average)
+    race = Race(question, {c.name: c.about for c in contestants}, load_before=settled())
     for i in range(rounds):
         order = list(contestants) if i % 2 == 0 else list(reversed(contestants))
         for contestant in order:
@@ -70,6 +72,21 @@ def run(question: str, contestants: Sequence[Contestant], *, rounds: int, turns:
                 f"  round {i + 1}/{rounds}  {contestant.name}: {_short(race.samples[contestant.name][-1])}", flush=True
             )
     return race
+
+
+def settled() -> float | None:
+    """The load average, once what ran before has left it, or after `_PATIENCE_S`: `busy` says which."""
+    until = time.monotonic() + _PATIENCE_S
+    while True:
+        load = profile.conditions().load_average
+        if load is None or not is_busy(load) or time.monotonic() > until:
+            return load
+        time.sleep(2)
+
+
+def is_busy(load: float) -> bool:
+    """Whether something else has been running."""
+    return load > _BUSY * profile.this_machine().logical_cores
 
 
 def once(contestant: Contestant) -> dict[str, float]:
@@ -121,7 +138,7 @@ def judge(race: Race, claims: Sequence[Claim]) -> list[dict[str, Any]]:
 def keep(name: str, race: Race, claims: list[dict[str, Any]]) -> int:
     """Write `results/<name>.json`, print the verdict; 0 when every claim is met."""
     device = profile.this_machine()
-    busy = (race.load_before or 0) > _BUSY * device.logical_cores
+    busy = is_busy(race.load_before or 0)
     record = {
         "question": race.question,
         "claims": claims,
@@ -149,12 +166,12 @@ def keep(name: str, race: Race, claims: list[dict[str, Any]]) -> int:
     return 0 if all(c["met"] for c in claims) else 1
 
 
-def arguments(about: str | None, *, rounds: int = 7) -> argparse.ArgumentParser:
+def arguments(about: str | None, *, rounds: int = 9) -> argparse.ArgumentParser:
     """The options that every question has."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=rounds, metavar="N", help=f"turns of each ({rounds})")
     parser.add_argument("--threads", type=int, default=physical_cores(), metavar="N", help="default: physical cores")
-    parser.add_argument("--tokens", type=int, default=128, metavar="N", help="tokens to decode (128)")
+    parser.add_argument("--tokens", type=int, default=256, metavar="N", help="tokens to decode (256)")
     return parser
 
 

@@ -40,6 +40,8 @@ RESULTS = Path(__file__).parents[1] / "docs/reference/architectures.json"
 FORMATS = names("edge.export.formats")
 CONTEXT_LENGTH = 256
 N_GREEDY = 12
+# Random weights tell nothing about rounding activations, which TFLite's own choice does.
+_EIGHT_BITS = {"tflite": "int8-weights"}
 N_GREEDY_SEEING = 6  # features 5e-4 away, as llama.cpp's are, let a random model's words part some day
 _INTRODUCTION = (
     "Generated from test results (`python -m tests.parity`). A tiny random checkpoint of each type, with what is",
@@ -126,7 +128,7 @@ def convert(checkpoint: Path, format_name: str, work: Path) -> Result:
             return Result(refused=err.message)
         length, limit = shorter, err.message
         exported = _export(checkpoint, format_name, "32bit", length, work)
-    small = _export(checkpoint, format_name, "8bit", length, work, gate=False)
+    small = _export(checkpoint, format_name, _EIGHT_BITS.get(format_name, "8bit"), length, work, gate=False)
     source = open_source(checkpoint)
     model, record = load_model(source), exported.verdict.record
     if source.family == "vlm":
@@ -136,7 +138,7 @@ def convert(checkpoint: Path, format_name: str, work: Path) -> Result:
     else:
         features, nmse = None, record["logits"]["nmse"]
         same, n = _greedy(model, exported.folder, length)
-        nmse_8bit = _nmse(model, small.folder, length)
+        nmse_8bit = logits_nmse(model, small.folder, length)
     return Result(
         context_length=length,
         limit=limit,
@@ -174,7 +176,7 @@ def _offered(err: EdgeError) -> int:
     return int(digits) if digits.isdigit() else 0
 
 
-def _nmse(model: Any, folder: Path, length: int) -> float:
+def logits_nmse(model: Any, folder: Path, length: int) -> float:
     """The error of one text's logits. Random weights have no clear favourites, so top tokens are not judged."""
     import numpy as np
     import torch

@@ -177,7 +177,8 @@ def _memory_of(found: bundle.Bundle, context: int | None) -> dict[str, Any]:
     if not 0 < length <= found.context_length:
         raise UsageError(f"a context of {length} tokens was asked for; {found.name} holds 1 to {found.context_length}")
     cache = table.get("kv_bytes_per_token", 0) * length
-    return {**table, "context": length, "total_bytes": table.get("weights_bytes", 0) + cache, "cache_bytes": cache}
+    weights = table.get("weights_bytes", 0) + table.get("unpacked_bytes", 0)
+    return {**table, "context": length, "total_bytes": weights + cache, "cache_bytes": cache}
 
 
 def _lines(facts: Mapping[str, Any], indent: str = "") -> Iterator[str]:

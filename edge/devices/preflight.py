@@ -34,7 +34,8 @@ def check(
     against, notes = [], []
     memory = dict(bundle.memory)
     tokens = context_length or bundle.context_length
-    weights = int(memory.get("weights_bytes") or bundle.size_bytes)
+    # Some runtimes unpack what a file holds in few bits.
+    weights = int(memory.get("weights_bytes") or bundle.size_bytes) + int(memory.get("unpacked_bytes") or 0)
     cache = int(memory.get("kv_bytes_per_token") or 0) * tokens
     need = weights + cache + _SCRATCH_BYTES
     total = facts.profile.ram_bytes

@@ -190,6 +190,12 @@ def _onnxruntime(matrix: np.ndarray, bits: int, block_size: int, method: str) ->
     from onnxruntime.quantization import matmul_nbits_quantizer as nbits
 
     logging.getLogger(nbits.__name__).setLevel(logging.ERROR)
+    n_out, n_blocks = matrix.shape[0], -(-matrix.shape[1] // block_size)
+    made_blocks = n_blocks
+    if method == "kquant" and n_blocks % 2:
+        # Its zero points are two to a byte, and it fails where a row ends in the middle of one.
+        made_blocks += 1
+        matrix = np.pad(matrix, ((0, 0), (0, made_blocks * block_size - matrix.shape[1])))
     node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"], name="product")
     shape = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
@@ -214,11 +220,13 @@ def _onnxruntime(matrix: np.ndarray, bits: int, block_size: int, method: str) ->
     product = next(n for n in made.graph.node if n.op_type == "MatMulNBits")
     stored = {t.name: onnx.numpy_helper.to_array(t) for t in made.graph.initializer}
     data, scales, zeros = (stored[name] for name in product.input[1:4])
-    n_out, n_blocks = matrix.shape[0], -(-matrix.shape[1] // block_size)
-    data, scales = data.reshape(n_out, n_blocks, -1), scales.reshape(n_out, n_blocks).astype(np.float32)
+    data, scales = data.reshape(n_out, made_blocks, -1), scales.reshape(n_out, made_blocks).astype(np.float32)
     if zeros.dtype != np.uint8:  # HQQ leaves fractional zero points, which GatherBlockQuantized cannot take
-        zeros = _pack(np.clip(np.rint(zeros.reshape(n_out, n_blocks)), 0, 2**bits - 1).astype(np.uint8), bits)
-    return Blocks(data, scales, zeros.reshape(n_out, -1), bits, block_size)
+        zeros = _pack(
+            np.clip(np.rint(zeros.reshape(n_out, made_blocks)[:, :n_blocks]), 0, 2**bits - 1).astype(np.uint8), bits
+        )
+    zeros = zeros.reshape(n_out, -1)
+    return Blocks(data[:, :n_blocks], scales[:, :n_blocks], zeros, bits, block_size)
 
 
 def _packed(q: np.ndarray, scales: np.ndarray, zeros: np.ndarray, bits: int, block_size: int) -> Blocks:

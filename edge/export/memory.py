@@ -30,13 +30,13 @@ def table(checkpoint: Checkpoint, context_length: int) -> dict[str, dict[str, di
     text, vision = split.n_parameters(checkpoint) if checkpoint.family == "vlm" else (checkpoint.n_parameters, 0)
     for name in names("edge.export.formats"):
         module = load("edge.export.formats", name)
-        cache = pack.kv_bytes_per_token(checkpoint.text_config, module.KV_ELEMENT_BYTES) * context_length
         working = _working_bytes(checkpoint.text_config, name, context_length)
         out[name] = {}
         for precision in _PRECISIONS:
             if precision not in module.PORTABLE:
                 continue
             kind = module.QUANTIZATIONS[module.PORTABLE[precision]]
+            cache = pack.kv_bytes_per_token(checkpoint.text_config, module.kv_element_bytes(kind.name)) * context_length
             weights = int(text * kind.bits_per_weight / 8) + 2 * vision
             out[name][kind.name] = {
                 "weights_bytes": weights,

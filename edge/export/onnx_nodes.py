@@ -67,7 +67,7 @@ def quantize_embedding(graph: Graph, *, bits: int, block_size: int) -> None:
         matrix = graph.weights[weight]
         if f"{weight}.blocks" not in graph.weights:
             _store(graph, weight, blocks.quantize(matrix, bits, block_size, "rtn"))
-        n_rows = len(graph.weights[f"{weight}.scales"])
+        n_rows, n_blocks = graph.weights[f"{weight}.scales"].shape
         # The head reads (rows, blocks, bytes); the embedding wants (rows, bytes). A Reshape of a
         # constant is folded when the model is loaded, without copying the blocks in the file.
         shape = f"{weight}.rows"
@@ -75,10 +75,14 @@ def quantize_embedding(graph: Graph, *, bits: int, block_size: int) -> None:
 
         graph.weights[shape] = np.array([n_rows, -1], np.int64)
         flat = onnx.helper.make_node("Reshape", [f"{weight}.blocks", shape], [f"{weight}.flat"], name=f"{weight}.flat")
+        width = matrix.shape[1]
+        # Rows that do not fill their last block come back with its padding.
+        padded = n_blocks * block_size != width
+        result = node.output[0]
         made = onnx.helper.make_node(
             "GatherBlockQuantized",
             [f"{weight}.flat", node.input[1], f"{weight}.scales", f"{weight}.zero_points"],
-            list(node.output),
+            [f"{result}.padded" if padded else result],
             name=node.name,
             domain=_MICROSOFT,
             bits=bits,
@@ -86,9 +90,21 @@ def quantize_embedding(graph: Graph, *, bits: int, block_size: int) -> None:
             gather_axis=0,
             quantize_axis=1,
         )
-        graph.replace([node], [flat, made])
+        graph.replace([node], [flat, made, *(_cut(graph, f"{result}.padded", result, width) if padded else ())])
         return
     raise EdgeError("this graph has no token embedding that is looked up by input_ids")
+
+
+def _cut(graph: Graph, wide: str, narrow: str, width: int) -> list[Any]:
+    """The first `width` of the last axis."""
+    import numpy as np
+    import onnx
+
+    limits = {"begin": 0, "end": width, "axis": -1}
+    for name, value in limits.items():
+        graph.weights[f"{narrow}.{name}"] = np.array([value], np.int64)
+    inputs = [wide, *(f"{narrow}.{name}" for name in limits)]
+    return [onnx.helper.make_node("Slice", inputs, [narrow], name=f"{narrow}.cut")]
 
 
 def halve(graph: Graph) -> None:

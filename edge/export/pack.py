@@ -81,6 +81,7 @@ def draft(
         template_sha256=template.sha256 if template else None,
         memory={
             "weights_bytes": sum((folder / f).stat().st_size for f in artifact.files if not f.endswith(".json")),
+            **({"unpacked_bytes": unpacked} if (unpacked := artifact.plan.get("unpacked_bytes")) else {}),
             "kv_bytes_per_token": kv_bytes,
             "kv_bytes_at_context": kv_bytes * artifact.context_length,
         },

@@ -216,9 +216,13 @@ def _one(job: _Job, order: _Order, progress: Progress) -> Exported:
         with publishing(target, replace=order.replace_existing) as folder:
             progress.start("packing")
             pack.fill(folder, artifact, order.checkpoint)
-            kv_bytes = getattr(job.module, "KV_ELEMENT_BYTES", 4)
             draft = pack.draft(
-                folder, order.name, artifact, order.checkpoint, kv_element_bytes=kv_bytes, text=order.text
+                folder,
+                order.name,
+                artifact,
+                order.checkpoint,
+                kv_element_bytes=job.module.kv_element_bytes(artifact.quantization),
+                text=order.text,
             )
             for packing in order.also:
                 if job.format == packing.FORMAT:

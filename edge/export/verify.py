@@ -341,16 +341,18 @@ def _worst_tensor(module: Any, checkpoint: Checkpoint, artifact: Artifact) -> di
 
 
 def _better(module: Any, quantization: str) -> tuple[str, ...]:
-    """Quantizations of the same format: as many bits, but calibrated; then those with more, the next one first."""
+    """Quantizations of the same format: as many bits, calibrated and before it in the table; then those with more.
+
+    Of both kinds the smallest first. Tables have the most exact first among those of as many bits.
+    """
     tried = module.QUANTIZATIONS[quantization]
     have = tried.bits_per_weight
-    calibrated = [
-        q
-        for q in module.QUANTIZATIONS.values()
-        if q.calibrated and not tried.calibrated and q.bits == tried.bits and q.bits_per_weight >= have
-    ]
+    before = list(module.QUANTIZATIONS.values())[: list(module.QUANTIZATIONS).index(quantization)]
+    calibrated = [q for q in before if q.calibrated and q.bits == tried.bits]
     portable = [module.QUANTIZATIONS[name] for name in module.PORTABLE.values()]
-    more = sorted((q for q in portable if q.bits_per_weight > have), key=lambda q: q.bits_per_weight)
+    more = sorted(
+        (q for q in portable if q.bits_per_weight > have and q.bits > tried.bits), key=lambda q: q.bits_per_weight
+    )
     calibrated.sort(key=lambda q: q.bits_per_weight)
     return tuple(dict.fromkeys(q.name for q in (*calibrated, *more)))
 

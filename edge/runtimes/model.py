@@ -76,12 +76,20 @@ class Model:
     again: the session is rewound to where they part.
     """
 
-    def __init__(self, folder: Path, bundle: Bundle, session: Session, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        bundle: Bundle,
+        session: Session,
+        *,
+        threads: int | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
         self.folder = folder
         self._threads = threads
         self.bundle = bundle
         self.session = session
-        self.tokenizer = Tokenizer.load(folder)
+        self.tokenizer = tokenizer or Tokenizer.load(folder)
         self.template = ChatTemplate.load(folder)
         self.sight = Sight(bundle.image, self._encoder)
         self.stats: Stats | None = None
@@ -279,10 +287,12 @@ def open_bundle(
     if check:
         integrity.check(folder, bundle)
         _refuse_intruders(folder, bundle)
+    # Before the weights: reading a tokenizer takes memory that is given back.
+    tokenizer = Tokenizer.load(folder)
     engine = load("edge.runtimes.engines", bundle.format)
     session: Session = engine.load(folder, bundle, threads=threads, context_length=context_length)
     try:
-        return Model(folder, bundle, session, threads=threads)
+        return Model(folder, bundle, session, threads=threads, tokenizer=tokenizer)
     except BaseException:
         session.close()
         raise

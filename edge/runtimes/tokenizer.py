@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ class Tokenizer:
         if path.stat().st_size > _LIMIT_BYTES:
             raise InputError(f"{path} is larger than {_LIMIT_BYTES >> 20} MiB, which no tokenizer is")
         try:
-            inner = Inner.from_str(path.read_text(encoding="utf-8"))
+            inner = Inner.from_file(str(path))
         # The library raises plain Exception; its Rust side may panic on hostile input.
         except BaseException as err:
             if isinstance(err, KeyboardInterrupt):
@@ -47,6 +48,7 @@ class Tokenizer:
             raise InputError(f"{path} is not a tokenizer that can be read: {words}") from None
         inner.no_truncation()
         inner.no_padding()
+        _give_back()
         return cls(inner, read_config(Path(folder) / "tokenizer_config.json"))
 
     @property
@@ -120,6 +122,13 @@ class TextStream:
         decode = self._tokenizer.decode
         before = decode(self._ids[self._start : self._given], skip_special=self._skip)
         return before, decode(self._ids[self._start :], skip_special=self._skip)
+
+
+def _give_back() -> None:
+    """Return what parsing took to the system: a third of what a vocabulary of 49,152 words leaves behind."""
+    # Only glibc keeps it, and only glibc has the call.
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 def read_config(path: Path) -> dict[str, Any]:

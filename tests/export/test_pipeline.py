@@ -46,6 +46,9 @@ class CopyFormat:
     def estimate(self, checkpoint, quantization):
         return Need(self.ram_bytes, 1, 90.0)
 
+    def kv_element_bytes(self, quantization):
+        return 2
+
     def convert(self, checkpoint, folder, *, context_length, progress):
         self.made.append("convert")
         (folder / "model.bin").write_bytes(b"full")

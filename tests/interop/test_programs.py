@@ -42,7 +42,9 @@ def bundle(tmp_path_factory):
 
     def folder(name, **options):
         if name not in made:
-            [done] = export("smollm2", root, formats=[name], quantization="8bit", gate=False, **options)
+            [done] = export(
+                "smollm2", root, formats=[name], quantization="8bit", gate=False, calibrate=False, **options
+            )
             made[name] = done.folder
         return made[name]
 

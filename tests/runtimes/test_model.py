@@ -186,10 +186,19 @@ def test_what_cannot_be_opened_so_is_refused(folder, options, words):
 def test_a_failed_start_closes_the_session(folder, monkeypatch):
     closed = []
     monkeypatch.setattr(EchoSession, "close", lambda self: closed.append(self))  # noqa: PLW0108
+    (folder / "chat_template.jinja").write_text("{% if")
+    with pytest.raises(InputError, match="template"):
+        open_bundle(folder, check=False)
+    assert len(closed) == 1
+
+
+def test_without_a_tokenizer_no_session_is_started(folder, monkeypatch):
+    closed = []
+    monkeypatch.setattr(EchoSession, "close", lambda self: closed.append(self))  # noqa: PLW0108
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(InputError, match="not a tokenizer"):
         open_bundle(folder, check=False)
-    assert len(closed) == 1
+    assert not closed
 
 
 # --- integrity

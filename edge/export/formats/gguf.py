@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 EXTRA = "gguf"
 MODEL_FILE = "model.gguf"
-KV_ELEMENT_BYTES = 2  # the session keeps the cache in half precision
 
 
 def _table(*rows: tuple[str, int, float, str]) -> dict[str, Quantization]:
@@ -69,6 +68,11 @@ _FALLBACK = re.compile(r"(\S+)\s+- ncols +(\d+) not divisible by +(\d+) \(requir
 _NEEDS_IMATRIX = frozenset({"iq2_m"})
 # Model types for which the pinned llama.cpp hides what lies outside a layer's window; for others it shows everything.
 _WINDOWED = frozenset({"gemma2", "gemma3", "gemma3_text"})
+
+
+def kv_element_bytes(quantization: str) -> int:
+    """Of the session's cache: half precision, except for the bundle that is there to be exact."""
+    return 4 if quantization == "f32" else 2
 
 
 def estimate(checkpoint: Checkpoint, quantization: str) -> Need:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from edge.export.calibrate import Calibration
+    from edge.export.smooth import Factor
 
 EXTRA = "tflite"
 EMBEDDER = "embedder.tflite"  # of a model that sees: its decoder takes embeddings
-KV_ELEMENT_BYTES = 4
 
 # Tokens that one prefill takes. Two sizes: short turns do not pay for a long one, and every size
 # costs a minute of conversion.
@@ -33,7 +34,8 @@ PREFILLS = (16, 128)
 class _Plan(NamedTuple):
     """Bits, block size (0: a scale for each row), whether activations are rounded to 8 bits too, and the method.
 
-    Matrices whose name matches `eight` are kept in 8 bits, a scale for each row. The quantizer knows an
+    Matrices whose name matches `eight` are kept in 8 bits, a scale for each row; those that `whole` matches stay in
+    float32. The quantizer knows an
     operation by the name of its result: that of the head is the signature's output `logits`.
     """
 
@@ -42,28 +44,37 @@ class _Plan(NamedTuple):
     dynamic: bool
     method: str
     eight: str = ""
+    whole: str = ""
 
 
 # A router is small, and what it decides is not a little wrong but another expert: it stays in float32.
 _ROUTERS = r".*(mlp\.gate|block_sparse_moe\.gate|router\.layer)(#\d+)?(;|$)"
 
+# Where massive activations arise (Sun et al. 2024, arXiv:2402.17762): of all matrices, rounding what the first and the
+# third of these read to 8 bits costs SmolLM2-135M most on calibration text.
+_LOUDEST = r"layers\.[012]\.mlp\.down_proj"
+
 _PLANS: dict[str, _Plan] = {
     "int8-weights": _Plan(8, 0, False, "rtn"),
     "int8-gptq": _Plan(8, 0, False, "gptq"),
-    "int8": _Plan(8, 0, True, "rtn"),
+    "int8": _Plan(8, 0, True, "gptq", whole=_LOUDEST),
     "int4-mixed": _Plan(4, 32, True, "gptq", r"self_attn|down_proj|experts\.\d+\.down|embed_tokens|lm_head|/logits"),
     "int4": _Plan(4, 32, True, "gptq"),
     "int4-rtn": _Plan(4, 32, True, "rtn"),
 }
 QUANTIZATIONS: dict[str, Quantization] = {
     "fp32": Quantization("fp32", 32, 32.0, about="full precision; the reference of the other files"),
-    "int8-weights": Quantization(
-        "int8-weights", 8, 8.1, about="weights in 8 bits, computed in float32: hardly any loss"
-    ),
     "int8-gptq": Quantization(
-        "int8-gptq", 8, 8.1, calibrated=True, about="the same, calibrated: errors are carried over to other columns"
+        "int8-gptq",
+        8,
+        8.1,
+        calibrated=True,
+        about="calibrated; on disk alone: LiteRT unpacks a weight to 16 bytes",
     ),
-    "int8": Quantization("int8", 8, 8.1, about="activations in 8 bits too: faster, little memory, some loss"),
+    "int8-weights": Quantization(
+        "int8-weights", 8, 8.1, about="the same, rounded to nearest; what tflite-runtime can run, too"
+    ),
+    "int8": Quantization("int8", 8, 8.6, calibrated=True, about="activations in 8 bits too, smoothed: fast, small"),
     "int4-mixed": Quantization(
         "int4-mixed",
         4,
@@ -74,9 +85,14 @@ QUANTIZATIONS: dict[str, Quantization] = {
     "int4": Quantization("int4", 4, 4.5, calibrated=True, about="blocks of 32, calibrated; activations in 8 bits"),
     "int4-rtn": Quantization("int4-rtn", 4, 4.5, about="blocks of 32, rounded to nearest; activations in 8 bits"),
 }
-PORTABLE: dict[str, str] = {"32bit": "fp32", "8bit": "int8-weights", "4bit": "int4-mixed"}
+PORTABLE: dict[str, str] = {"32bit": "fp32", "8bit": "int8", "4bit": "int4-mixed"}
 
 _LIBRARY_BYTES = 1500 << 20
+
+
+def kv_element_bytes(quantization: str) -> int:
+    """Of the session's cache, which is float32 whatever the weights are."""
+    return 4
 
 
 def estimate(checkpoint: Checkpoint, quantization: str) -> Need:
@@ -144,7 +160,7 @@ def quantize(
     With `calibration`, blocks of 4 bits carry rounding errors over to other columns of the same
     matrix; without it they are rounded to nearest.
     """
-    from edge.export import expert_use, litert_run, tflite_ledger
+    from edge.export import expert_use, litert_run, smooth, tflite_ledger
 
     kind = _kind(quantization)
     progress = progress or Silent()
@@ -159,18 +175,26 @@ def quantize(
     else:
         require("ai_edge_quantizer", extra="export", purpose="quantizing to TFLite")
         chosen = _PLANS[quantization]
+        # Blocks of 4 bits share scales between columns, which factors would drive apart.
+        smoothed = chosen.dynamic and chosen.bits == 8 and calibration
+        factors = smooth.factors(checkpoint, calibration, progress) if smoothed and calibration else {}
         progress.start("quantizing")
-        tools["ai-edge-quantizer"] = litert_run.quantize(artifact.path, target, _recipe(chosen))
+        with _smoothed(artifact.path, target, factors) as full:
+            tools["ai-edge-quantizer"] = litert_run.quantize(full, target, _recipe(chosen))
         if embedder:
             litert_run.quantize(artifact.folder / EMBEDDER, embedder, _recipe(chosen))
-        plan |= chosen._asdict()
+        plan |= {**chosen._asdict(), "smoothed": len(factors)}
+        if not chosen.dynamic:
+            # LiteRT computes them in float32: a copy for every signature, and one packed for its kernels.
+            signatures = len(artifact.plan.get("prefills", PREFILLS)) + 1
+            plan |= {"unpacked_bytes": 4 * checkpoint.n_parameters * (signatures + 1)}
         if chosen.method == "gptq" and calibration is not None:
-            plan |= {"matrices": _calibrate(target, checkpoint, chosen, calibration, progress)}
+            plan |= {"matrices": _calibrate(target, checkpoint, chosen, calibration, factors, progress)}
             plan |= {"calibration": calibration.sha256}
             used, warnings = expert_use.measured(checkpoint, calibration, progress)
             plan |= used
         else:
-            plan |= {"method": "rtn", "calibration": None}
+            plan |= {"method": "rtn", "calibration": calibration.sha256 if factors and calibration else None}
     return replace(
         artifact,
         quantization=quantization,
@@ -193,12 +217,12 @@ def weight_errors(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[tuple[
     """For every matrix: its source tensor and the relative error of what is stored."""
     import numpy as np
 
-    from edge.export import litert_experts
+    from edge.export import litert_experts, smooth
     from edge.export.litert_factors import factor
     from edge.export.tflite_ledger import base_name, values
     from edge.readers.tflite import read
 
-    header = read(artifact.path)
+    header, factors = read(artifact.path), smooth.kept(artifact.folder)
     of_experts = {m.name: m for m in litert_experts.matrices(checkpoint)}
     for tensor in header.constants().values():
         if (matrix := of_experts.get(base_name(tensor))) is not None:
@@ -208,6 +232,7 @@ def weight_errors(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[tuple[
             continue
         if tensor.name in checkpoint.tensors and len(tensor.shape) == 2:
             stored, wanted = values(artifact.path, header, tensor), checkpoint.read(tensor.name)
+            wanted = factors.get(tensor.name, smooth.Factor()).of(wanted)
             wanted = wanted * np.float32(factor(stored, wanted, tensor.name, checkpoint.config))
             size = float(np.linalg.norm(wanted)) or 1.0
             yield tensor.name, float(np.linalg.norm(stored - wanted)) / size
@@ -248,12 +273,46 @@ def _recipe(plan: _Plan) -> list[dict[str, Any]]:
         for regex, bits, block in rules
         for operation in ("FULLY_CONNECTED", "EMBEDDING_LOOKUP")
     ]
+    if plan.whole:
+        made.append(
+            {
+                "regex": f".*{plan.whole}(#\\d+)?(;|$)",
+                "operation": "FULLY_CONNECTED",
+                "algorithm_key": "no_quantize",
+                "op_config": {},
+            }
+        )
     made.append({"regex": _ROUTERS, "operation": "FULLY_CONNECTED", "algorithm_key": "no_quantize", "op_config": {}})
     return made
 
 
-def _calibrate(path: Path, checkpoint: Checkpoint, plan: _Plan, calibration: Calibration, progress: Progress) -> int:
-    """Write better blocks over those that the quantizer rounded; how many matrices."""
+@contextmanager
+def _smoothed(path: Path, target: Path, factors: Mapping[str, Factor]) -> Iterator[Path]:
+    """The file to quantize: `path`, or a copy beside `target` whose weights were multiplied."""
+    from edge.export import smooth
+
+    if not factors:
+        yield path
+        return
+    copy = target.with_suffix(".full")
+    try:
+        shutil.copyfile(path, copy)
+        smooth.apply(copy, factors)
+        smooth.keep(target.parent, factors)
+        yield copy
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def _calibrate(
+    path: Path,
+    checkpoint: Checkpoint,
+    plan: _Plan,
+    calibration: Calibration,
+    factors: Mapping[str, Factor],
+    progress: Progress,
+) -> int:
+    """Write better roundings over those of the quantizer; how many matrices."""
     import numpy as np
 
     from edge.export import litert_experts
@@ -288,7 +347,13 @@ def _calibrate(path: Path, checkpoint: Checkpoint, plan: _Plan, calibration: Cal
             # Scales of a row, or, in 4 bits, of each of its blocks.
             if tensor is None or (scales is None and (plan.bits == 4 or tensor.n_scales != tensor.shape[0])):
                 return
+            if scales is None and hessian is None:
+                return
             matrix = expert.read(checkpoint) if expert else checkpoint.read(tensor.name)
+            if (smoothing := factors.get(tensor.name)) is not None:
+                matrix = smoothing.of(matrix)
+                if smoothing.columns is not None and hessian is not None:
+                    hessian = hessian / smoothing.columns[:, None] / smoothing.columns
             if candidates(tensor.name, checkpoint.config):
                 before = values(path, header, tensor)
                 matrix = matrix * np.float32(factor(before, matrix, tensor.name, checkpoint.config))

@@ -13,11 +13,12 @@ from edge.find import load
     [
         ("tflite", "int8-weights", ("int8-gptq", "fp32")),
         ("tflite", "int8-gptq", ("fp32",)),
+        ("tflite", "int8", ("int8-gptq", "fp32")),
         ("tflite", "int4-rtn", ("int4", "int4-mixed")),
         ("gguf", "q8_0", ("f16", "f32")),
-        ("onnx", "int4", ("int8", "fp16")),
+        ("onnx", "int4", ("int4-mixed", "int8")),
         ("onnx", "fp32", ()),
     ],
 )
-def test_as_many_bits_but_calibrated_and_then_more(form, failed, next_ones):
+def test_as_many_bits_but_more_exact_and_then_more(form, failed, next_ones):
     assert verify._better(load("edge.export.formats", form), failed)[:2] == next_ones
