@@ -12,9 +12,9 @@ from benchmarks.race import RESULTS
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "performance.md"
 _HEAD = """# Performance
 
-Generated from the raw results in [benchmarks/results](../../benchmarks/results). Every row is a ratio of medians that
-were measured in one run, the contestants taking turns in fresh processes; in brackets the smallest and the largest
-ratio of all turns. Absolute figures belong to the machine they were taken on. To measure yours:
+Generated from the raw results in [benchmarks/results](../../benchmarks/results). The contestants of a
+run take turns in fresh processes: a row has the median of the ratios of all turns, in brackets the smallest and the
+largest, and beside it the medians of both. Absolute figures belong to the machine they were taken on. To measure yours:
 `python -m benchmarks.NAME` on a machine that does nothing else.
 """
 
