@@ -7,6 +7,7 @@ middle (`symmetric`) and scales of 16 bits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -143,39 +144,55 @@ def _gptq(matrix: np.ndarray, bits: int, block_size: int, hessian: np.ndarray, s
     top = 2**bits - 1
     n_out, n_in = matrix.shape
     n_blocks = -(-n_in // block_size)
-    h = torch.from_numpy(np.array(hessian, np.float64))
-    diagonal = h.diagonal().clone()
-    h += torch.eye(n_in, dtype=h.dtype) * (_DAMPING * float(diagonal.mean()) + 1e-12)
-    inverse = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True).float()
-    w = torch.from_numpy(np.array(matrix, np.float32))
     q = np.zeros((n_out, n_blocks * block_size), np.uint8)
     scales = np.empty((n_out, n_blocks), np.float32)
     zeros = np.empty((n_out, n_blocks), np.float32)
-    weight = diagonal.float().numpy()
-    step = max(_COLUMNS, block_size)
-    for begin in range(0, n_in, step):
-        end = min(begin + step, n_in)
-        part, errors = w[:, begin:end], torch.zeros(n_out, end - begin)
-        triangle = inverse[begin:end, begin:end]
-        for i in range(end - begin):
-            column = begin + i
-            if column % block_size == 0:
-                b = column // block_size
-                stop = min(column + block_size, n_in)
-                here = w[:, column:stop].numpy()
-                scales[:, b], zeros[:, b] = _ranges(
-                    here, bits, weight[column:stop], shrinks=_SHRINKS, symmetric=symmetric
-                )
-                scale, zero = torch.from_numpy(scales[:, b].copy()), torch.from_numpy(zeros[:, b].copy())
-            rounded = torch.clamp(torch.round(part[:, i] / scale) + zero, 0, top)
-            q[:, column] = rounded.to(torch.uint8).numpy()
-            error = (part[:, i] - (rounded - zero) * scale) / triangle[i, i]
-            part[:, i:] -= error[:, None] * triangle[i, i:][None]
-            errors[:, i] = error
-        w[:, end:] -= errors @ inverse[begin:end, end:]
+    weight = np.array(hessian, np.float64).diagonal().astype(np.float32)
+
+    scale = zero = torch.empty(0)  # of the block that a column is in
+
+    def rounded(w: Any, column: int) -> Any:
+        nonlocal scale, zero
+        if column % block_size == 0:
+            b, stop = column // block_size, min(column + block_size, n_in)
+            here = w[:, column:stop].numpy()
+            scales[:, b], zeros[:, b] = _ranges(here, bits, weight[column:stop], shrinks=_SHRINKS, symmetric=symmetric)
+            scale, zero = torch.from_numpy(scales[:, b].copy()), torch.from_numpy(zeros[:, b].copy())
+        code = torch.clamp(torch.round(w[:, column] / scale) + zero, 0, top)
+        q[:, column] = code.to(torch.uint8).numpy()
+        return (code - zero) * scale
+
+    carry_errors(matrix, hessian, rounded, at_once=max(_COLUMNS, block_size))
     if n_blocks * block_size > n_in:
         q[:, n_in:] = zeros[:, -1:].astype(np.uint8)
     return _packed(q.reshape(n_out, n_blocks, block_size), scales, zeros, bits, block_size)
+
+
+def carry_errors(
+    matrix: np.ndarray, hessian: np.ndarray, rounded: Callable[[Any, int], Any], *, at_once: int = _COLUMNS
+) -> None:
+    """GPTQ's loop: round column after column, and carry each one's error over to those after it.
+
+    `rounded(w, column)` gives what `w[:, column]` becomes, float32 `(outputs,)`; `w` is `matrix` with the errors so
+    far, a tensor. Errors reach columns beyond the next `at_once` together.
+    """
+    import numpy as np
+    import torch
+
+    n_out, n_in = matrix.shape
+    h = torch.from_numpy(np.array(hessian, np.float64))
+    h += torch.eye(n_in, dtype=h.dtype) * (_DAMPING * float(h.diagonal().mean()) + 1e-12)
+    inverse = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True).float()
+    w = torch.from_numpy(np.array(matrix, np.float32))
+    for begin in range(0, n_in, at_once):
+        end = min(begin + at_once, n_in)
+        part, errors = w[:, begin:end], torch.zeros(n_out, end - begin)
+        triangle = inverse[begin:end, begin:end]
+        for i in range(end - begin):
+            error = (part[:, i] - rounded(w, begin + i)) / triangle[i, i]
+            part[:, i:] -= error[:, None] * triangle[i, i:][None]
+            errors[:, i] = error
+        w[:, end:] -= errors @ inverse[begin:end, end:]
 
 
 def _onnxruntime(matrix: np.ndarray, bits: int, block_size: int, method: str) -> Blocks:
@@ -222,9 +239,7 @@ def _onnxruntime(matrix: np.ndarray, bits: int, block_size: int, method: str) ->
     data, scales, zeros = (stored[name] for name in product.input[1:4])
     data, scales = data.reshape(n_out, made_blocks, -1), scales.reshape(n_out, made_blocks).astype(np.float32)
     if zeros.dtype != np.uint8:  # HQQ leaves fractional zero points, which GatherBlockQuantized cannot take
-        zeros = _pack(
-            np.clip(np.rint(zeros.reshape(n_out, made_blocks)[:, :n_blocks]), 0, 2**bits - 1).astype(np.uint8), bits
-        )
+        zeros = _pack(np.clip(np.rint(zeros.reshape(n_out, n_blocks)), 0, 2**bits - 1).astype(np.uint8), bits)
     zeros = zeros.reshape(n_out, -1)
     return Blocks(data[:, :n_blocks], scales[:, :n_blocks], zeros, bits, block_size)
 
