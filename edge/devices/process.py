@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from edge.devices.device import STALL_S, Done, Ended, LinkLost, Stream
+from edge.devices.device import STALL_S, Device, Done, Ended, LinkLost
 from edge.errors import DeviceError
 
 _KEPT_ERR_BYTES = 1 << 16
@@ -162,24 +162,28 @@ class Process:
                 pipe.close()
 
 
-def send(stream: Stream, path: Path) -> Done:
-    """A file into a stream, to its end: `push` of every kind whose programs take stdin."""
+def send(device: Device, argv: Sequence[str], path: Path, remote: str) -> None:
+    """`push` of every kind whose programs take stdin: a file to `argv`, which writes it to `remote`."""
+    stream = device.open(argv)
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             stream.write(chunk)
-    return stream.finish()
+    done = stream.finish()
+    if done.code:
+        raise DeviceError(f"{device.address}: {remote} cannot be written: {done.reason}")
 
 
-def receive(stream: Stream, path: Path) -> Done:
-    """What a stream gives, into a file that appears when it is complete: `pull` of every such kind."""
+def receive(device: Device, remote: str, path: Path) -> None:
+    """`pull` of every such kind: a file that appears when it is complete."""
+    stream = device.open(["cat", remote])
     part = path.with_name(path.name + ".part")
     try:
         with part.open("wb") as file:
             while chunk := stream.read(timeout_s=STALL_S):
                 file.write(chunk)
         done = stream.finish()
-        if done.code == 0:
-            os.replace(part, path)
-        return done
+        if done.code:
+            raise DeviceError(f"{device.address}: {remote} cannot be read: {done.reason}")
+        os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -12,13 +12,13 @@ import secrets
 import socket
 import tarfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from edge.devices.device import Device, Done, Ended, LinkLost
+from edge.devices.device import Device, Done, Ended, LinkLost, Stream
 from edge.errors import DeviceError, EdgeError
 
 _SYNC_S = 900.0  # a slow card takes minutes to write what it said it had
@@ -197,19 +197,15 @@ class Held:
         device = self._store.device
         offset = offset if offset <= entry.size_bytes else 0
         argv = self._store._argv("put", self._token, entry.sha256, str(entry.size_bytes), str(offset))
-        stream = device.open(argv)
-        try:
+
+        def rest() -> Iterator[bytes]:
             with entry.source.open("rb") as file:
                 file.seek(offset)
                 while chunk := file.read(_CHUNK):
-                    stream.write(chunk)
+                    yield chunk
                     advance(len(chunk))
-            done = stream.finish(_SYNC_S)
-        except Ended as err:
-            done = err.done
-        except BaseException:
-            stream.kill()
-            raise
+
+        done = _fed(device.open(argv), rest())
         if done.code == 75:
             raise LinkLost(
                 f"{device.address}: it has {done.reason} bytes of {entry.path}, not {offset}", hint="run it again"
@@ -227,7 +223,6 @@ class Held:
 
     def several(self, entries: Sequence[Entry], advance: Advance = lambda n: None) -> None:
         """Send many small files in one go."""
-        stream = self._store.device.open(self._store._argv("several", self._token))
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for entry in entries:
@@ -235,14 +230,8 @@ class Held:
                 data = entry.source.read_bytes()
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
-        try:
-            stream.write(packed.getvalue())
-            done = stream.finish(_SYNC_S)
-        except Ended as err:
-            done = err.done
-        except BaseException:
-            stream.kill()
-            raise
+        stream = self._store.device.open(self._store._argv("several", self._token))
+        done = _fed(stream, [packed.getvalue()])
         if done.code:
             self._store._raise("several", done)
         advance(sum(entry.size_bytes for entry in entries))
@@ -282,6 +271,19 @@ class Held:
 
     def _call(self, verb: str, *args: str, stdin: bytes = b"") -> Done:
         return self._store.call(verb, self._token, *args, stdin=stdin, timeout_s=_SYNC_S)
+
+
+def _fed(stream: Stream, chunks: Iterable[bytes]) -> Done:
+    """What a program left that was given `chunks`; one that did not want them all left why."""
+    try:
+        for chunk in chunks:
+            stream.write(chunk)
+        return stream.finish(_SYNC_S)
+    except Ended as err:
+        return err.done
+    except BaseException:
+        stream.kill()
+        raise
 
 
 def _lines(entries: Sequence[Entry]) -> bytes:

@@ -66,14 +66,10 @@ class Adb:
         """Beside it, then one rename: `adb push` itself would remove what is there and write in its place."""
         part = f"{remote}.{secrets.token_hex(4)}.part"
         move = 'cat > "$1" && mv -f "$1" "$2" || { rm -f "$1"; exit 1; }'
-        done = send(self.open(["sh", "-c", move, "sh", part, remote]), path)
-        if done.code:
-            raise DeviceError(f"{self.address}: {remote} cannot be written: {done.reason}")
+        send(self, ["sh", "-c", move, "sh", part, remote], path, remote)
 
     def pull(self, remote: str, path: Path) -> None:
-        done = receive(self.open(["cat", remote]), path)
-        if done.code:
-            raise DeviceError(f"{self.address}: {remote} cannot be read: {done.reason}")
+        receive(self, remote, path)
 
     def open(self, argv: Sequence[str]) -> Process:
         if self._serial is None:

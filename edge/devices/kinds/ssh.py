@@ -19,7 +19,7 @@ from urllib.parse import unquote
 
 from edge.devices.device import STALL_S, Done, LinkLost
 from edge.devices.process import Process, receive, send
-from edge.errors import DeviceError, UsageError
+from edge.errors import UsageError
 
 _ROOT = ".local/share/edge"  # below the home that a login starts in
 _CONNECT_S = 15
@@ -62,14 +62,10 @@ class Ssh:
         return self.open(argv).talk(stdin, timeout_s)
 
     def push(self, path: Path, remote: str) -> None:
-        done = send(self.open(["sh", "-c", 'cat > "$1"', "sh", remote]), path)
-        if done.code:
-            raise DeviceError(f"{self.address}: {remote} cannot be written: {done.reason}")
+        send(self, ["sh", "-c", 'cat > "$1"', "sh", remote], path, remote)
 
     def pull(self, remote: str, path: Path) -> None:
-        done = receive(self.open(["cat", remote]), path)
-        if done.code:
-            raise DeviceError(f"{self.address}: {remote} cannot be read: {done.reason}")
+        receive(self, remote, path)
 
     def open(self, argv: Sequence[str]) -> Process:
         mark = f"edge-{secrets.token_hex(8)}:"
