@@ -51,6 +51,9 @@ class Process:
         self._errors.start()
 
     def write(self, data: bytes, timeout_s: float = STALL_S) -> None:
+        if self._popen.stdin is None or self._popen.stdin.closed:
+            # Its number may be another file's by now.
+            raise LinkLost(f"{self._name}: the link was let go")
         view = memoryview(data)
         while view:
             if not select.select([], [self._in], [], timeout_s)[1]:

@@ -92,6 +92,9 @@ def test_a_dropped_stream_can_be_dropped_again(device):
     stream = device.open(["cat"])
     stream.kill()
     stream.kill()
+    with pytest.raises(LinkLost, match="the link was let go"):
+        stream.write(b"x")
+    assert stream.read() == b""
 
 
 def test_an_address_that_is_none():
