@@ -105,11 +105,13 @@ def test_two_flashes_at_once(memory, folders):
     thread = threading.Thread(target=lambda: flash(new, Waits(memory)))
     thread.start()
     inside.wait(30)
-    with pytest.raises(DeviceError, match=r"another flash is under way(.|\n)*wait for it") as caught:
-        flash(new, memory)
+    try:
+        with pytest.raises(DeviceError, match=r"another flash is under way(.|\n)*wait for it") as caught:
+            flash(new, memory)
+    finally:  # without the lock this fails, and the other one must not wait on for minutes
+        done.set()
+        thread.join()
     assert caught.value.exit_code == 4
-    done.set()
-    thread.join()
     whole(memory, new)
 
 
