@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edge import cache
 from edge.bundle import Bundle, sha256_of
+from edge.devices import shipped
 from edge.devices.facts import Facts
 from edge.devices.store import Entry
 from edge.errors import DeviceError
@@ -22,9 +23,6 @@ from edge.progress import Progress
 _RUNTIME = {"gguf": "llama_cpp", "onnx": "onnxruntime", "tflite": "ai_edge_litert"}
 _PYTHON = (3, 11)
 _LARGE_BYTES = 1 << 18  # files from here on are shared between packs one by one
-# The part of edge that runs on a device: its own code stands on nothing else.
-_FILES = ("__init__", "bundle", "errors", "find", "measurement", "profile")
-_ROOMS = ("runtimes", "readers")
 
 _START = """\
 root=$(cd "${{0%/*}}/.." && pwd -P) || exit 1
@@ -93,10 +91,7 @@ def _quoted(word: str) -> str:
 
 def _code() -> Pack:
     """edge's own runtimes, for a Python that has the libraries."""
-    root = Path(__file__).parents[1]
-    files = [root / f"{name}.py" for name in _FILES]
-    files += sorted(p for room in _ROOMS for p in (root / room).rglob("*.py"))
-    return _tarred("code", [(f"edge/{p.relative_to(root).as_posix()}", p, False) for p in files])
+    return _tarred("code", [(name, path, False) for name, path in shipped.files().items()])
 
 
 def _split(made: object) -> Pack:

@@ -11,6 +11,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from edge import cache
 from edge.bundle import Bundle, sha256_of
 from edge.errors import InputError
 
@@ -37,7 +38,7 @@ def _hash(path: Path) -> str:
     if stat.st_size <= _SMALL_BYTES:
         return sha256_of(path)
     facts = (str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev)
-    note = _notes() / hashlib.sha256(repr(facts).encode()).hexdigest()[:20]
+    note = cache.root() / "checked" / hashlib.sha256(repr(facts).encode()).hexdigest()[:20]
     try:
         return note.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError):
@@ -51,10 +52,3 @@ def _hash(path: Path) -> str:
     except OSError:
         pass
     return digest
-
-
-def _notes() -> Path:
-    """Where the exports' cache is too: `$EDGE_CACHE`, or `$XDG_CACHE_HOME/edge`, or `~/.cache/edge`."""
-    home = os.environ.get("EDGE_CACHE")
-    root = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge"
-    return root / "checked"

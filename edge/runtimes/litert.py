@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from edge import cache
 from edge.errors import EdgeError, InputError, require
 from edge.readers.tflite import Signature
 from edge.runtimes import native_stderr
@@ -211,9 +212,7 @@ def packed_weights(sha256: str, version: str) -> str:
     where that cannot be written, the copy is in memory (XNNPACK's name for it: `:memory`).
     """
     machine = hashlib.sha256(f"{sha256} {version} {platform.machine()} {_cpu_flags()}".encode()).hexdigest()[:24]
-    home = os.environ.get("EDGE_CACHE")
-    root = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge"
-    folder = root / "xnnpack"
+    folder = cache.root() / "xnnpack"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / machine

@@ -25,8 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edge import cache, runtimes
+from edge import cache
 from edge.bundle import sha256_of
+from edge.devices import shipped
 from edge.devices.pack import llama, wheels
 from edge.devices.pack.debian import Apt, Package, unpack
 from edge.devices.pack.levels import Level, named
@@ -39,7 +40,6 @@ MACHINE = "aarch64"
 _TRIPLET = "aarch64-linux-gnu"
 _PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 _KIND = "packs"
-_EDGE = Path(runtimes.__file__).parents[1]
 
 # Shared libraries by package. What numpy's, onnxruntime's and LiteRT's wheels bring along is not among them.
 _LIBRARIES = {
@@ -256,21 +256,15 @@ def _placer(package: str, python: str) -> Any:
 
 
 def _copy_edge(site: Path) -> None:
-    for path in code_files():
-        out = site / "edge" / path.relative_to(_EDGE)
+    for name, path in shipped.files().items():
+        out = site / name
         out.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, out)
 
 
-def code_files() -> list[Path]:
-    """The part of edge that runs on a device: what is below `runtimes`, and what that stands on."""
-    own = [_EDGE / f"{name}.py" for name in ("__init__", "bundle", "errors", "find", "measurement", "profile")]
-    return own + sorted(p for room in ("runtimes", "readers") for p in (_EDGE / room).rglob("*.py"))
-
-
 def _code() -> str:
     digest = hashlib.sha256()
-    for path in code_files():
+    for path in shipped.files().values():
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
