@@ -4,19 +4,21 @@ Every repetition is a fresh process, and with several bundles they take turns, s
 them gets the quiet moments. Raw samples go into the run file; edge report makes a page of it.
 Measure on a machine that does nothing else: it says when the machine was busy.
 
+With --on, what edge flash has put on a device is measured there, and what the device was like
+before and after (temperature, throttling, battery) goes into the run. BUNDLE is then a name or
+an id of it; without one it is what runs there.
+
 examples:
   edge bench out/SmolLM2-135M-Instruct-gguf-q8_0
   edge bench out/* -o run.json
   edge bench BUNDLE --threads 1 --repeats 10 --json
+  edge bench --on ssh://pi@raspberrypi -o run.json
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,21 +26,22 @@ from typing import Any
 import edge
 from edge import bundle as bundles
 from edge import measurement, profile
-from edge.bundle import Bundle
 from edge.commands import _progress
+from edge.commands._places import Here, Place, There
 from edge.commands._whole import write_whole
-from edge.errors import EdgeError, UsageError
-from edge.find import load
+from edge.errors import UsageError
 from edge.measurement import Measurement, Result, Run
-from edge.runtimes import bench_worker, integrity
+from edge.progress import Progress
 from edge.runtimes.cores import physical_cores
 
 _BUSY = 0.5  # load average, for each core, above which a measurement is not of the model alone
-_TIMEOUT_S = 3600
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundles", metavar="BUNDLE", type=Path, nargs="+", help="folders that edge export made")
+    parser.add_argument("bundles", metavar="BUNDLE", type=Path, nargs="*", help="folders that edge export made")
+    parser.add_argument(
+        "--on", metavar="DEVICE", help="measure what was flashed there: ssh://user@host, adb:SERIAL, ..."
+    )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="keep the run there, raw samples and all")
     parser.add_argument("--json", action="store_true", help="print the run as JSON instead of a table")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="fresh processes for each bundle (5)")
@@ -56,29 +59,60 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"--{name.replace('_', '-')} must be 1 or more")
     if args.output and args.output.is_dir():
         raise UsageError(f"{args.output} is a folder", hint="give -o the name of a file, as run.json")
-    subjects = [_Subject(folder, args) for folder in args.bundles]
+    if args.on is not None:
+        return _show(args, _there(args))
+    if not args.bundles:
+        raise UsageError("which bundle?", hint="give its folder, or a device with --on")
+    subjects = [_Subject(Here(folder), args) for folder in args.bundles]
     device = profile.this_machine()
     threads = args.threads or physical_cores()
     with _progress.shown(quiet=args.json) as progress:
         from edge.runtimes.meter import read_bandwidth_bytes_per_s
 
         progress.start("reading memory")
-        bandwidth = read_bandwidth_bytes_per_s(threads)
-        for subject in subjects:
-            subject.before = profile.conditions()
-        progress.start("measuring", args.repeats * len(subjects))
-        for i in range(args.repeats):
-            for j, subject in enumerate(subjects):
-                subject.repeat()
-                progress.advance(i * len(subjects) + j + 1)
-        made = Run(
-            device=device.record(),
-            machine={"read_bandwidth_bytes_per_s": bandwidth, "threads": threads},
-            command=("edge", *sys.argv[1:]),
-            taken_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            edge_version=edge.__version__,
-            results=tuple(subject.result(device.logical_cores) for subject in subjects),
-        )
+        machine = {"read_bandwidth_bytes_per_s": read_bandwidth_bytes_per_s(threads), "threads": threads}
+        made = _measure(args, subjects, device.record(), device.logical_cores, machine, progress)
+    return _show(args, made)
+
+
+def _there(args: argparse.Namespace) -> Run:
+    """As here, on a device. Its memory's speed is not measured: nothing but the worker runs there."""
+    from edge.devices import book, facts
+
+    device = book.find([args.on])[0].connect()
+    try:
+        asked = facts.ask(device, device.python)
+        wanted = [bundles.read(b).id if (b / bundles.MANIFEST).is_file() else str(b) for b in args.bundles]
+        subjects = [_Subject(There(device, asked, name), args) for name in wanted or [None]]
+        with _progress.shown(quiet=args.json) as progress:
+            return _measure(args, subjects, asked.record(), asked.profile.logical_cores, {}, progress)
+    finally:
+        device.close()
+
+
+def _measure(
+    args: argparse.Namespace, subjects: list[_Subject], device: dict[str, Any], cores: int,
+    machine: dict[str, Any], progress: Progress,
+) -> Run:  # fmt: skip
+    """Every subject in turn, again and again; the run as it was asked for."""
+    for subject in subjects:
+        subject.before = subject.place.conditions()
+    progress.start("measuring", args.repeats * len(subjects))
+    for i in range(args.repeats):
+        for j, subject in enumerate(subjects):
+            subject.repeat()
+            progress.advance(i * len(subjects) + j + 1)
+    return Run(
+        device=device,
+        machine=machine,
+        command=("edge", *sys.argv[1:]),
+        taken_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        edge_version=edge.__version__,
+        results=tuple(subject.result(cores) for subject in subjects),
+    )
+
+
+def _show(args: argparse.Namespace, made: Run) -> int:
     if args.output:
         write_whole(args.output, measurement.to_json(made))
     if args.json:
@@ -93,10 +127,9 @@ def run(args: argparse.Namespace) -> int:
 class _Subject:
     """One bundle and what was measured of it so far."""
 
-    def __init__(self, folder: Path, args: argparse.Namespace) -> None:
-        self._folder = folder.expanduser()
-        self._bundle: Bundle = bundles.read(self._folder)
-        integrity.check(self._folder, self._bundle)
+    def __init__(self, place: Place, args: argparse.Namespace) -> None:
+        self.place = place
+        self._bundle = place.bundle
         limit = min(args.context or self._bundle.context_length, self._bundle.context_length)
         if args.new_tokens + 9 > limit:
             raise UsageError(f"{args.new_tokens} new tokens do not fit the context of {limit} tokens")
@@ -104,7 +137,6 @@ class _Subject:
         if not self._lengths:
             raise UsageError(f"no prompt length of {args.prompt_tokens} fits the context of {limit} tokens")
         self._request = {
-            "bundle": str(self._folder),
             "threads": args.threads,
             "context": args.context,
             "prompt_tokens": self._lengths,
@@ -113,48 +145,16 @@ class _Subject:
         self._cold: list[dict[str, Any]] = []
         self._warm: list[dict[str, Any]] = []
         self._dropped = True
-        self.before = profile.conditions()
+        self.before = place.conditions()
 
     def repeat(self) -> None:
-        self._dropped = self._drop_from_page_cache() and self._dropped
-        self._cold.append(self._child(load_only=True))
-        self._warm.append(self._child(load_only=False))
-
-    def _child(self, *, load_only: bool) -> dict[str, Any]:
-        request = json.dumps({**self._request, "load_only": load_only})
-        done = subprocess.run(
-            [sys.executable, "-m", bench_worker.__name__, request],
-            env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-        try:
-            found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        except (IndexError, ValueError):
-            said = done.stderr.strip().splitlines()
-            reason = said[-1] if said else f"it ended with code {done.returncode}"
-            raise EdgeError(f"{self._folder} cannot be measured: {reason:.300}") from None
-        if "error" in found:
-            raise EdgeError(f"{self._folder} cannot be measured: {found['error']}", hint=found["hint"])
-        return found
-
-    def _drop_from_page_cache(self) -> bool:
-        """Let the kernel forget the bundle's files, so that the next load reads the disk."""
-        if not hasattr(os, "posix_fadvise"):
-            return False
-        for entry in self._bundle.files:
-            with (self._folder / entry.path).open("rb") as file:
-                os.fsync(file.fileno())
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        return True
+        self._dropped = self.place.forget() and self._dropped
+        self._cold.append(self.place.measure({**self._request, "load_only": True}))
+        self._warm.append(self.place.measure({**self._request, "load_only": False}))
 
     def result(self, logical_cores: int) -> Result:
         """Everything measured, as one frozen value."""
-        after = profile.conditions()
+        after = self.place.conditions()
         last = self._warm[-1]
         taken = [
             Measurement("load_cold", "s", tuple(row["load_s"] for row in self._cold)),
@@ -189,7 +189,7 @@ class _Subject:
                 **{key: dict(getattr(self._bundle, key) or {}) for key in ("memory", "source", "tools", "quality")},
                 "kv_bytes": last["kv_bytes"],
             },
-            runtime=load("edge.runtimes.engines", self._bundle.format).build(),
+            runtime=last["runtime"],
             settings={
                 "threads": last["threads"],
                 "context_length": last["context_length"],
@@ -199,6 +199,7 @@ class _Subject:
             before=self.before.record(),
             after=after.record(),
             measurements={m.name: m for m in taken},
+            emulated=self.place.emulated,
             notes=tuple(notes),
         )
 

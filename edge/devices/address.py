@@ -16,8 +16,8 @@ def connect(address: str) -> Device:
 
     Raises `UsageError` for a kind that is not there.
 
-    >>> connect("memory:").address
-    'memory:'
+    >>> connect("local").address
+    'local'
     """
     kind, colon, rest = address.partition(":")
     if kind not in names(KINDS):

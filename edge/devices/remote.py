@@ -8,14 +8,14 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edge.bundle import Bundle
 from edge.devices import installed
-from edge.devices.device import Device, Ended, Stream
+from edge.devices.device import Device, Ended, LinkLost, Stream
 from edge.devices.store import Store
 from edge.errors import DeviceError, EdgeError, GateError, UsageError
 from edge.runtimes.model import Message, Model, Piece, Reading, Stats
@@ -49,12 +49,18 @@ class _Far:
 
 
 class RemoteModel(Model):
-    """As `Model`, over a worker's pipes. A link that breaks is `LinkLost`; the conversation itself is kept here."""
+    """As `Model`, over a worker's pipes.
 
-    def __init__(self, folder: Path, bundle: Bundle, stream: Stream, context_length: int, where: str) -> None:
+    A link that breaks, or a worker that dies, ends the answer with an error; the conversation is kept here, and
+    the next question starts the worker anew with `start`.
+    """
+
+    def __init__(self, folder: Path, bundle: Bundle, start: Callable[[], tuple[Stream, int]], where: str) -> None:
+        stream, context_length = start()
         self._far = _Far(context_length, bundle.vocab_size)
         super().__init__(folder, bundle, self._far)
-        self._stream, self._where = stream, where
+        self._stream: Stream | None = stream
+        self._start, self._where = start, where
         self._shown: dict[str, bytes] = {}  # pictures by the hash of their pixels, as they were given
 
     def prompt(self, messages: str | Sequence[Message], *, tools: Any = None) -> Prompt:
@@ -102,8 +108,13 @@ class RemoteModel(Model):
                 self._stop()
 
     def close(self) -> None:
-        self._stream.kill()
+        self._drop()
         super().close()
+
+    def _drop(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.kill()
 
     def _end(self, said: dict[str, Any]) -> None:
         _raise(said, self._where)
@@ -113,6 +124,8 @@ class RemoteModel(Model):
 
     def _stop(self) -> None:
         """The rest of the answer is not wanted: what is on its way is dropped, and the model is free again."""
+        if self._stream is None:
+            return
         try:
             self._ask(do="stop")
             end = time.monotonic() + _STOP_S
@@ -125,13 +138,25 @@ class RemoteModel(Model):
             pass  # the next question says what is the matter
 
     def _ask(self, **request: Any) -> None:
+        if self._stream is None:
+            self._stream, _ = self._start()
+            self._far.held = 0
         try:
             self._stream.write(json.dumps(request, separators=(",", ":")).encode() + b"\n")
         except Ended as err:
+            self._drop()
             raise _died(self._where, err.done.code, err.done.reason) from None
+        except LinkLost:
+            self._drop()
+            raise
 
     def _hear(self, timeout_s: float) -> dict[str, Any]:
-        return _line(self._stream, self._where, timeout_s)
+        assert self._stream is not None
+        try:
+            return _line(self._stream, self._where, timeout_s)
+        except EdgeError:
+            self._drop()
+            raise
 
 
 def open_remote(
@@ -150,19 +175,23 @@ def open_remote(
     store = Store(device, root)
     bundle, _there = installed.current(store, wanted)
     folder = installed.small_files(store, bundle)
-    stream = device.open(["sh", f"{store.root}/refs/{bundle.id}.start", "serve"])
-    try:
-        request = {"do": "open", "threads": threads, "context": context_length}
+    request = {"do": "open", "threads": threads, "context": context_length}
+
+    def start() -> tuple[Stream, int]:
+        stream = device.open(["sh", f"{store.root}/refs/{bundle.id}.start", "serve"])
         try:
-            stream.write(json.dumps(request).encode() + b"\n")
-        except Ended as err:
-            raise _died(device.address, err.done.code, err.done.reason) from None
-        said = _line(stream, device.address, _LOAD_S)
-        _raise(said, device.address)
-        return RemoteModel(folder, bundle, stream, int(said["context_length"]), device.address)
-    except BaseException:
-        stream.kill()
-        raise
+            try:
+                stream.write(json.dumps(request).encode() + b"\n")
+            except Ended as err:
+                raise _died(device.address, err.done.code, err.done.reason) from None
+            said = _line(stream, device.address, _LOAD_S)
+            _raise(said, device.address)
+            return stream, int(said["context_length"])
+        except BaseException:
+            stream.kill()
+            raise
+
+    return RemoteModel(folder, bundle, start, device.address)
 
 
 def _line(stream: Stream, where: str, timeout_s: float) -> dict[str, Any]:

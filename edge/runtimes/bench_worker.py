@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 from edge.errors import EdgeError
+from edge.find import load
 from edge.runtimes import meter
 from edge.runtimes.cores import physical_cores
 from edge.runtimes.model import open_bundle
@@ -35,6 +36,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
             "threads": threads,
             "context_length": model.context_length,
             "kv_bytes": meter.kv_bytes(model, model.context_length),
+            "runtime": load("edge.runtimes.engines", model.bundle.format).build(),
         }
         if request["load_only"]:
             model.session.feed(meter.prompt_ids(model, _WARM_UP))

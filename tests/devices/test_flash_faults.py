@@ -1,6 +1,10 @@
 """Flashing over links that break, with bits that flip, twice at once: what is left whatever happens on the way."""
 
+import contextlib
 import hashlib
+import os
+import shutil
+import subprocess
 import threading
 from pathlib import Path
 
@@ -8,8 +12,9 @@ import pytest
 
 from edge import bundle as bundles
 from edge.devices import install, store
+from edge.devices.address import connect
 from edge.devices.device import LinkLost
-from edge.devices.install import flash
+from edge.devices.install import Wishes, flash
 from edge.devices.store import Store
 from edge.errors import DeviceError, EdgeError
 from tests.devices.bundles import LARGE, whole
@@ -156,3 +161,36 @@ def test_without_a_protection_its_test_fails(name, memory, folders, monkeypatch)
     monkeypatch.setattr(store, "script", lambda: text.replace(old, new))
     with pytest.raises((AssertionError, pytest.fail.Exception, EdgeError)):
         test(memory, folders)
+
+
+# --- a disk that fills up
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A device whose whole disk is a few MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(place)]).returncode:
+        pytest.skip("a small disk of its own needs root, and the right to mount")
+    yield connect(f"local:{place}/store")
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.parametrize("left", [0, 5_000, 40_000, 600_000, LARGE + 10_000])
+def test_a_disk_that_fills_up_at_any_point(small_disk, folders, left):
+    old, new = folders
+    flash(old, small_disk, Wishes(force=True))
+    ballast = Path(small_disk.root).parent / "ballast"
+    free = shutil.disk_usage(small_disk.root).free
+    ballast.write_bytes(b"\0" * max(0, free - left))
+    with pytest.raises(DeviceError, match=r"unfit for new(.|\n)*disk: "):
+        flash(new, small_disk)
+    # Somebody else filled it after we looked.
+    with contextlib.suppress(DeviceError):
+        flash(new, small_disk, Wishes(force=True))
+    now = Store(small_disk).inventory().current
+    whole(small_disk, new if now == bundles.read(new).id else old)
+    ballast.unlink()
+    flash(new, small_disk, Wishes(force=True))
+    whole(small_disk, new)

@@ -140,3 +140,49 @@ def test_chat_with_a_device(far, capsys):
 def test_chat_wants_a_bundle_or_a_device(capsys):
     assert main(["chat", "-p", "hello"]) == 2
     assert "which bundle?" in capsys.readouterr().err
+
+
+def test_a_conversation_goes_on_after_its_link_broke(model):
+    from edge.runtimes.conversation import Conversation
+
+    talk = Conversation(model)
+    first = "".join(p.text for p in talk.say("hello", Sampling(max_tokens=60)))
+    model._stream.kill()
+    with pytest.raises((EdgeError, ValueError, OSError)):
+        list(talk.say("lost", Sampling(max_tokens=60)))
+    assert [m["content"] for m in talk.messages] == ["hello", first]
+    assert "again" in "".join(p.text for p in talk.say("again", Sampling(max_tokens=60)))
+
+
+def test_bench_on_a_device(far, tmp_path, capsys):
+    out = tmp_path / "run.json"
+    argv = ["--on", far.address, "--repeats", "1", "--prompt-tokens", "8", "--new-tokens", "4", "-o", str(out)]
+    assert main(["bench", *argv]) == 0
+    run = json.loads(out.read_text())
+    [result] = run["results"]
+    assert result["bundle"]["name"] == "tiny"
+    assert result["runtime"] == {"echo": "1"}
+    assert {"load_average", "temperature_c", "throttled", "battery_percent"} <= set(result["before"])
+    assert run["device"]["model"]
+    assert "tiny" in capsys.readouterr().out
+    assert main(["bench", "--on", far.address, "other"]) == 2
+    assert main(["bench"]) == 2
+    assert "which bundle?" in capsys.readouterr().err
+
+
+def test_the_verbs(far, capsys):
+    assert main(["devices", far.address, "--json"]) == 0
+    [found] = json.loads(capsys.readouterr().out)["devices"]
+    assert [b["name"] for b in found["bundles"]] == ["tiny"]
+    assert found["facts"]["ram_bytes"]
+    assert main(["devices", far.address]) == 0
+    assert "tiny" in capsys.readouterr().out
+    assert main(["flash", str(far.folder), far.address, "-q"]) == 0
+    assert "runs there already" in capsys.readouterr().out
+    assert main(["rollback", far.address]) == 4
+    assert "has nothing to go back to" in capsys.readouterr().err
+    assert main(["remove", far.address]) == 0
+    assert "removed nothing" in capsys.readouterr().out
+    assert main(["flash", str(far.folder), far.address, "pigeon:x", "--json"]) == 2
+    both = json.loads(capsys.readouterr().out)["devices"]
+    assert [b.get("code", 0) for b in both] == [0, 2]

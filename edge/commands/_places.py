@@ -1,0 +1,123 @@
+"""Where a bundle is measured: here, or on a device that it was flashed to."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from edge import bundle as bundles
+from edge import profile
+from edge.bundle import Bundle
+from edge.errors import EdgeError
+from edge.runtimes import bench_worker, integrity
+
+if TYPE_CHECKING:
+    from edge.devices.device import Device
+    from edge.devices.facts import Facts
+
+_TIMEOUT_S = 3600
+
+
+class Conditions(Protocol):
+    """How a machine is at one moment."""
+
+    @property
+    def load_average(self) -> float | None: ...
+    def record(self) -> dict[str, Any]: ...
+
+
+class Place(Protocol):
+    """A bundle where it can be measured."""
+
+    name: str
+    bundle: Bundle
+    emulated: bool
+
+    def conditions(self) -> Conditions: ...
+    def forget(self) -> bool:
+        """Let the kernel forget the bundle's files, so that the next load reads the disk; whether it can."""
+        ...
+
+    def measure(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """One repetition in a fresh process (`edge.runtimes.bench_worker`)."""
+        ...
+
+
+class Here:
+    """A bundle's folder on this machine."""
+
+    emulated = False
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.expanduser()
+        self.name = str(self._folder)
+        self.bundle: Bundle = bundles.read(self._folder)
+        integrity.check(self._folder, self.bundle)
+
+    def conditions(self) -> Conditions:
+        return profile.conditions()
+
+    def forget(self) -> bool:
+        if not hasattr(os, "posix_fadvise"):
+            return False
+        for entry in self.bundle.files:
+            with (self._folder / entry.path).open("rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return True
+
+    def measure(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        done = subprocess.run(
+            [sys.executable, "-m", bench_worker.__name__, json.dumps({**request, "bundle": str(self._folder)})],
+            env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+        said = done.stderr.strip().splitlines()
+        return _answer(self.name, done.stdout, said[-1] if said else f"it ended with code {done.returncode}")
+
+
+class There:
+    """A bundle on a device; whatever is current there, or the one called `wanted`."""
+
+    def __init__(self, device: Device, facts: Facts, wanted: str | None = None) -> None:
+        from edge.devices import installed
+        from edge.devices.store import Store
+
+        self._device = device
+        store = Store(device)
+        self.bundle, _ = installed.current(store, wanted)
+        self._start = f"{store.root}/refs/{self.bundle.id}.start"
+        self.name = f"{device.address}: {self.bundle.name}"
+        self.emulated = facts.emulated
+
+    def conditions(self) -> Conditions:
+        from edge.devices import facts
+
+        return facts.state(self._device)
+
+    def forget(self) -> bool:
+        return False  # only the device's owner may ask its kernel for that
+
+    def measure(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        done = self._device.run(["sh", self._start, "bench", json.dumps(request)], timeout_s=_TIMEOUT_S)
+        return _answer(self.name, done.text, done.reason)
+
+
+def _answer(name: str, text: str, reason: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(text.splitlines()[-1])
+    except (IndexError, ValueError):
+        raise EdgeError(f"{name} cannot be measured: {reason:.300}") from None
+    if "error" in found:
+        raise EdgeError(f"{name} cannot be measured: {found['error']}", hint=found["hint"])
+    return found
