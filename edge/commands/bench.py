@@ -82,7 +82,9 @@ def _there(args: argparse.Namespace) -> Run:
     device = book.find([args.on])[0].connect()
     try:
         asked = facts.ask(device, device.python)
-        wanted = [bundles.read(b).id if (b / bundles.MANIFEST).is_file() else str(b) for b in args.bundles]
+        wanted: list[str | None] = [
+            bundles.read(b).id if (b / bundles.MANIFEST).is_file() else str(b) for b in args.bundles
+        ]
         subjects = [_Subject(There(device, asked, name), args) for name in wanted or [None]]
         with _progress.shown(quiet=args.json) as progress:
             return _measure(args, subjects, asked.record(), asked.profile.logical_cores, {}, progress)
