@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import edge
-from edge import bundle as bundles
 from edge import measurement, profile
 from edge.commands import _progress
 from edge.commands._places import Here, Place, There
@@ -77,14 +76,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _there(args: argparse.Namespace) -> Run:
     """As here, on a device. Its memory's speed is not measured: nothing but the worker runs there."""
-    from edge.devices import book, facts
+    from edge.devices import book, facts, installed
 
     device = book.find([args.on])[0].connect()
     try:
         asked = facts.ask(device, device.python)
-        wanted: list[str | None] = [
-            bundles.read(b).id if (b / bundles.MANIFEST).is_file() else str(b) for b in args.bundles
-        ]
+        wanted: list[str | None] = [installed.named(b) for b in args.bundles]
         subjects = [_Subject(There(device, asked, name), args) for name in wanted or [None]]
         with _progress.shown(quiet=args.json) as progress:
             return _measure(args, subjects, asked.record(), asked.profile.logical_cores, {}, progress)

@@ -123,14 +123,11 @@ def _opened(args: argparse.Namespace) -> Iterator[Model]:
         ) as model:
             yield model
         return
-    from edge import bundle as bundles
-    from edge.devices import book
+    from edge.devices import book, installed
     from edge.devices.remote import open_remote
 
     [target] = book.find([args.on])
-    wanted = None if args.bundle is None else str(args.bundle)
-    if args.bundle is not None and (args.bundle / bundles.MANIFEST).is_file():
-        wanted = bundles.read(args.bundle).id
+    wanted = None if args.bundle is None else installed.named(args.bundle)
     device = target.connect()
     try:
         with open_remote(device, wanted, threads=args.threads, context_length=args.context) as model:

@@ -78,6 +78,16 @@ def current(store: Store, wanted: str | None = None) -> tuple[Bundle, Inventory]
     return _find(store, there, wanted), there
 
 
+def named(bundle: Path | str) -> str:
+    """What a person means who names a bundle of a device by its folder here, its id or its name.
+
+    >>> named("0123456789ab")
+    '0123456789ab'
+    """
+    folder = Path(bundle).expanduser()
+    return bundles.read(folder).id if (folder / MANIFEST).is_file() else str(bundle)
+
+
 def _find(store: Store, there: Inventory, wanted: str) -> Bundle:
     held = [manifest(store, name) for name in sorted(there.bundles)]
     for bundle in held:

@@ -56,11 +56,11 @@ class RemoteModel(Model):
     """
 
     def __init__(self, folder: Path, bundle: Bundle, start: Callable[[], tuple[Stream, int]], where: str) -> None:
-        stream, context_length = start()
-        self._far = _Far(context_length, bundle.vocab_size)
+        self._far = _Far(bundle.context_length, bundle.vocab_size)
         super().__init__(folder, bundle, self._far)
-        self._stream: Stream | None = stream
         self._start, self._where = start, where
+        self._stream: Stream | None
+        self._stream, self._far.context_length = start()
         self._shown: dict[str, bytes] = {}  # pictures by the hash of their pixels, as they were given
 
     def prompt(self, messages: str | Sequence[Message], *, tools: Any = None) -> Prompt:
