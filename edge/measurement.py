@@ -60,7 +60,8 @@ class Result:
     """One bundle, measured on one machine with one setting.
 
     `bundle` is what the manifest says of it (id, format, sizes, quality record), `runtime` the
-    versions of what ran it, `before` and `after` the conditions of the machine.
+    versions of what ran it, `before` and `after` the conditions of the machine, `during` those at the
+    end of each repetition.
     """
 
     bundle: Mapping[str, Any]
@@ -71,6 +72,7 @@ class Result:
     measurements: Mapping[str, Measurement]
     emulated: bool = False
     notes: tuple[str, ...] = ()
+    during: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def label(self) -> str:
@@ -98,10 +100,10 @@ class Run:
     def group_of(self, result: Result) -> str:
         """Results with the same key may be shown side by side; others depend on something else.
 
-        The same machine and kernel, the same settings (threads, prompt and answer lengths), both
-        emulated or neither.
+        The same machine (its model, where it has one) and kernel, the same settings (threads, prompt and
+        answer lengths), both emulated or neither.
         """
-        device = {k: self.device.get(k) for k in ("cpu", "physical_cores", "ram_bytes", "kernel", "governor")}
+        device = {k: self.device.get(k) for k in ("model", "cpu", "physical_cores", "ram_bytes", "kernel", "governor")}
         return json.dumps([device, dict(result.settings), result.emulated], sort_keys=True)
 
 
@@ -162,6 +164,7 @@ def _result(row: Mapping[str, Any]) -> Result:
         measurements=taken,
         emulated=bool(row.get("emulated", False)),
         notes=tuple(str(n) for n in row.get("notes", ())),
+        during=tuple(dict(state) for state in row.get("during", ())),
     )
 
 

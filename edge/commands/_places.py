@@ -39,10 +39,6 @@ class Place(Protocol):
     emulated: bool
 
     def conditions(self) -> Conditions: ...
-    def forget(self) -> bool:
-        """Let the kernel forget the bundle's files, so that the next load reads the disk; whether it can."""
-        ...
-
     def measure(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """One repetition in a fresh process (`edge.runtimes.bench_worker`)."""
         ...
@@ -61,15 +57,6 @@ class Here:
 
     def conditions(self) -> Conditions:
         return profile.conditions()
-
-    def forget(self) -> bool:
-        if not hasattr(os, "posix_fadvise"):
-            return False
-        for entry in self.bundle.files:
-            with (self._folder / entry.path).open("rb") as file:
-                os.fsync(file.fileno())
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        return True
 
     def measure(self, request: Mapping[str, Any]) -> dict[str, Any]:
         done = subprocess.run(
@@ -104,9 +91,6 @@ class There:
         from edge.devices import facts
 
         return facts.state(self._device)
-
-    def forget(self) -> bool:
-        return False  # only the device's owner may ask its kernel for that
 
     def measure(self, request: Mapping[str, Any]) -> dict[str, Any]:
         done = self._device.run(["sh", self._start, "bench", json.dumps(request)], timeout_s=_TIMEOUT_S)

@@ -4,9 +4,9 @@ Every repetition is a fresh process, and with several bundles they take turns, s
 them gets the quiet moments. Raw samples go into the run file; edge report makes a page of it.
 Measure on a machine that does nothing else: it says when the machine was busy.
 
-With --on, what edge flash has put on a device is measured there, and what the device was like
-before and after (temperature, throttling, battery) goes into the run. BUNDLE is then a name or
-an id of it; without one it is what runs there.
+With --on, what edge flash has put on a device is measured there. BUNDLE is then a name or an id of it;
+without one it is what runs there. What the device is like before, while it works, and afterwards
+(temperature, throttling, memory, battery) goes into the run, as far as it can be read there.
 
 examples:
   edge bench out/SmolLM2-135M-Instruct-gguf-q8_0
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import edge
-from edge import measurement, profile
+from edge import conditions, measurement, profile
 from edge.commands import _progress
 from edge.commands._places import Here, Place, There
 from edge.commands._whole import write_whole
@@ -118,6 +118,8 @@ def _show(args: argparse.Namespace, made: Run) -> int:
         print(measurement.to_json(made), end="")
     else:
         print(table(made))
+    if any(result.emulated for result in made.results):
+        print("edge: emulated: speeds say nothing about a real device", file=sys.stderr)
     for note in dict.fromkeys(n for r in made.results for n in r.notes):
         print(f"edge: {note}", file=sys.stderr)
     return 0
@@ -143,13 +145,15 @@ class _Subject:
         }
         self._cold: list[dict[str, Any]] = []
         self._warm: list[dict[str, Any]] = []
-        self._dropped = True
+        self._during: list[dict[str, Any]] = []
         self.before = place.conditions()
 
     def repeat(self) -> None:
-        self._dropped = self.place.forget() and self._dropped
         self._cold.append(self.place.measure({**self._request, "load_only": True}))
-        self._warm.append(self.place.measure({**self._request, "load_only": False}))
+        self._warm.append(found := self.place.measure({**self._request, "load_only": False}))
+        # What the worker saw at the end of its work counts; the rest is asked right after it.
+        seen = {key: value for key, value in found["conditions"].items() if value is not None}
+        self._during.append({**self.place.conditions().record(), **seen})
 
     def result(self, logical_cores: int) -> Result:
         """Everything measured, as one frozen value."""
@@ -177,8 +181,9 @@ class _Subject:
         # The first conditions: what runs now is mostly the measurement itself.
         if (self.before.load_average or 0) > _BUSY * logical_cores:
             notes.append(f"the machine was busy (load {self.before.load_average}); measure again when it is idle")
-        if not self._dropped:
+        if not all(row["forgotten"] for row in self._cold):
             notes.append("this system cannot forget files in memory: cold loads are warm ones")
+        notes += conditions.remarks(self.before.record(), [*self._during, after.record()])
         return Result(
             bundle={
                 **{
@@ -197,6 +202,7 @@ class _Subject:
             },
             before=self.before.record(),
             after=after.record(),
+            during=tuple(self._during),
             measurements={m.name: m for m in taken},
             emulated=self.place.emulated,
             notes=tuple(notes),

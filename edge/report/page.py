@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edge import conditions
 from edge.measurement import Measurement, Result, Run
 from edge.report.plots import Bar, Spread, Stack, bars, spreads, stacks
 
@@ -47,7 +48,7 @@ def _group(rows: Sequence[tuple[Run, Result]]) -> dict[str, Any]:
     bandwidth = run.machine.get("read_bandwidth_bytes_per_s")
     decode = [(r, r.measurements["decode"]) for r in results if "decode" in r.measurements]
     return {
-        "device": _device(run.device, first),
+        "device": _device(run.device),
         "bandwidth": f"{bandwidth / 1e9:.1f} GB/s" if bandwidth else "not measured",
         "settings": first.settings,
         "commands": sorted({shlex.join(r.command) for r, _ in rows}),
@@ -74,20 +75,21 @@ def _group(rows: Sequence[tuple[Run, Result]]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _device(device: Mapping[str, Any], result: Result) -> list[tuple[str, str]]:
+def _device(device: Mapping[str, Any]) -> list[tuple[str, str]]:
     ram = device.get("ram_bytes")
     rows = [
+        ("device", device.get("model")),
         ("processor", device.get("cpu")),
         ("cores", f"{device.get('physical_cores')} ({device.get('logical_cores')} threads)"),
         ("instruction sets", " ".join(device.get("features", ()))),
         ("memory", f"{ram / 2**30:.1f} GiB" if ram else "unknown"),
-        ("system", f"{device.get('machine')}, Linux {device.get('kernel')}"),
-        ("governor", device.get("governor") or "not told"),
+        (
+            "system",
+            ", ".join(filter(None, (device.get("system"), device.get("machine"), f"Linux {device.get('kernel')}"))),
+        ),
+        ("governor", device.get("governor") or conditions.NOT_MEASURED),
         ("virtual machine", "yes" if device.get("virtual") else "no"),
-        ("load average", f"{result.before.get('load_average')} before, {result.after.get('load_average')} after"),
     ]
-    if result.after.get("temperature_c") is not None:
-        rows.append(("temperature", f"{result.after['temperature_c']:.0f} °C after"))
     return [(name, str(value)) for name, value in rows if value]
 
 
@@ -143,6 +145,7 @@ def _result(result: Result, label: str, bandwidth: float | None) -> dict[str, An
         "failures": list(quality.get("failures", ())),
         "lost": _lost(quality),
         "runtime": sorted(result.runtime.items()),
+        "conditions": conditions.rows(result.before, result.during, result.after),
         "tools": sorted(bundle.get("tools", {}).items()),
         "source": sorted((bundle.get("source") or {}).get("files", {}).items()),
         "samples": [

@@ -163,7 +163,10 @@ def test_bench_on_a_device(far, tmp_path, capsys):
     [result] = run["results"]
     assert result["bundle"]["name"] == "tiny"
     assert result["runtime"] == {"echo": "1"}
-    assert {"load_average", "temperature_c", "throttled", "battery_percent"} <= set(result["before"])
+    for state in (result["before"], *result["during"], result["after"]):
+        assert {"load_average", "temperature_c", "throttled", "thermal_status", "battery_percent"} <= set(state)
+    assert len(result["during"]) == 1
+    assert not [note for note in result["notes"] if "cannot forget" in note]
     assert run["device"]["model"]
     assert "tiny" in capsys.readouterr().out
     assert main(["bench", "--on", far.address, "other"]) == 2

@@ -89,6 +89,12 @@ def test_emulated_results_are_said():
     assert "Emulated: speeds say nothing" in render([emulated])
 
 
+def test_the_machine_is_shown_before_while_and_after():
+    text = render([fixed_run()])
+    assert "<td>temperature</td><td>44 °C</td><td>55 °C to 58 °C</td><td>51 °C</td>" in text
+    assert "<td>battery</td><td>not measured</td><td>not measured</td><td>not measured</td>" in text
+
+
 def test_bars_are_as_long_as_their_values():
     svg = str(bars([Bar("a", "gguf", 10, 9, 11, "10"), Bar("b", "onnx", 5, 5, 5, "5")], "speed"))
     widths = [float(w) for w in re.findall(r'<rect [^>]*width="([\d.]+)"', svg)]
