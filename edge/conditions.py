@@ -44,7 +44,8 @@ def rows(before: State, during: Sequence[State], after: State) -> list[tuple[str
     ('temperature', '50 °C', '58 °C to 61 °C', 'not measured')
     """
     return [
-        (name, *(_said(states, key, words) for states in ([before], during, [after]))) for name, key, words in _ROWS
+        (name, _said([before], key, words), _said(during, key, words), _said([after], key, words))
+        for name, key, words in _ROWS
     ]
 
 

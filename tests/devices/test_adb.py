@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 
 import pytest
@@ -83,6 +84,21 @@ def test_an_adb_that_hangs_is_given_up(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(kind, "_ASK_S", 0.3)
     assert "adb kill-server" in why("adb:", LinkLost)
+
+
+def test_a_push_whose_end_is_missing_replaces_nothing(monkeypatch, tmp_path):
+    """A daemon that only closes the pipe when the cable is pulled: to the program there, that is the file's end."""
+    sent, target = tmp_path / "sent", tmp_path / "target"
+    sent.write_bytes(b"new and long")
+    target.write_bytes(b"old")
+    found = []
+    monkeypatch.setattr(kind, "send", lambda device, argv, path, remote: found.extend(argv))
+    connect("adb:S1").push(sent, str(target))
+    assert subprocess.run(found, input=b"new and").returncode == 1
+    assert target.read_bytes() == b"old"
+    assert subprocess.run(found, input=b"new and long").returncode == 0
+    assert target.read_bytes() == b"new and long"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["sent", "target"]
 
 
 @pytest.mark.rig

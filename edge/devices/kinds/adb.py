@@ -63,10 +63,13 @@ class Adb:
         return self.open(argv).talk(stdin, timeout_s)
 
     def push(self, path: Path, remote: str) -> None:
-        """Beside it, then one rename: `adb push` itself would remove what is there and write in its place."""
+        """Beside it, then one rename: `adb push` itself would remove what is there and write in its place.
+
+        To a program over there a cable that is pulled looks like the end of the file, so it counts what came.
+        """
         part = f"{remote}.{secrets.token_hex(4)}.part"
-        move = 'cat > "$1" && mv -f "$1" "$2" || { rm -f "$1"; exit 1; }'
-        send(self, ["sh", "-c", move, "sh", part, remote], path, remote)
+        move = 'cat > "$1" && [ "$(stat -c %s "$1")" = "$3" ] && mv -f "$1" "$2" || { rm -f "$1"; exit 1; }'
+        send(self, ["sh", "-c", move, "sh", part, remote, str(path.stat().st_size)], path, remote)
 
     def pull(self, remote: str, path: Path) -> None:
         receive(self, remote, path)
