@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _facts() -> dict[str, Any]:
+    from edge.devices import needs
     from edge.export import cache
 
     machine = profile.this_machine()
@@ -71,6 +72,7 @@ def _facts() -> dict[str, Any]:
         "disk_free_bytes": shutil.disk_usage(near).free,
         "compiler": compiler,
         "packages": extras,
+        "devices": {need.name: need.record() for need in needs.every()},
         "runtimes": runtimes,
         "healthy": not extras[""]["missing"] and not broken,
     }
@@ -161,4 +163,11 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
             yield f"           install with: {found['install']}"
         else:
             yield f"  ok       {words:<16} {', '.join(f'{k} {v}' for k, v in found['installed'].items())}"
+    yield "devices"
+    for name, found in facts["devices"].items():
+        if found["missing"]:
+            yield f"  missing  {name:<25} {', '.join(found['missing'])}"
+            yield f"           install with: {found['install']}"
+        else:
+            yield f"  ok       {name:<25} {found['version'] or 'it does not say its version'}"
     yield "everything that is installed works" if facts["healthy"] else "something is broken; see above"

@@ -18,13 +18,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edge.devices.device import STALL_S, Done, LinkLost
+from edge.devices.needs import Need
 from edge.devices.process import Process, receive, send
 from edge.errors import DeviceError, MissingError, UsageError
 
 _ROOT = "/data/local/tmp/edge"
 _ASK_S = 30.0  # adb starts its server when it has to, and waits for a device over Wi-Fi for 10 s
 _SETTLE_S = 5.0  # how long a device may take from "connecting" to a state that says something
-_INSTALL = "apt-get install adb (macOS: brew install android-platform-tools)"
+NEED = Need("Android devices", ("adb",), "version", "apt-get install adb (macOS: brew install android-platform-tools)")
 # adb 29 ends with 0 when the link breaks, others with 1 or 255, and so do programs. Only what stands at the end
 # of standard error tells that the program ended, and how.
 _WRAPPED = '"$@"; printf "%s%d." "$0" $? >&2'
@@ -94,7 +95,8 @@ class Adb:
         """The serial of a device that answers. Raises `LinkLost` or `DeviceError` with what a person can do."""
         if shutil.which("adb") is None:
             raise MissingError(
-                f"{self.address} is reached by the program adb, which is not installed", hint=f"install it: {_INSTALL}"
+                f"{self.address} is reached by the program adb, which is not installed",
+                hint=f"install it: {NEED.install}",
             )
         states = self._states()
         serial = self._choose(states)

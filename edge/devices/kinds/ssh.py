@@ -18,11 +18,13 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from edge.devices.device import STALL_S, Done, LinkLost
+from edge.devices.needs import Need
 from edge.devices.process import Process, receive, send
 from edge.errors import UsageError
 
 _ROOT = ".local/share/edge"  # below the home that a login starts in
 _CONNECT_S = 15
+NEED = Need("devices over ssh", ("ssh",), "-V", "apt-get install openssh-client")
 # 255 is what ssh itself ends with. A program's own 255 becomes 254; one that a signal killed is
 # 128 + n because a shell stands between it and sshd, which would make 255 of it.
 _WRAPPED = 'printf %s "$0"; "$@"; c=$?; [ $c = 255 ] && c=254; exit $c'

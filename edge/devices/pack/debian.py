@@ -9,16 +9,17 @@ from __future__ import annotations
 import io
 import os
 import re
-import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from edge.devices.needs import Need
 from edge.errors import EdgeError, InputError, MissingError
 
 _TIMEOUT_S = 600
+NEED = Need("Python for arm64 devices", ("apt-get",), "--version", "Debian, Raspberry Pi OS or Ubuntu have it")
 _MEMBER = re.compile(rb"(.{16}).{12}.{6}.{6}.{8}(.{10})`\n", re.DOTALL)
 _LIMIT_BYTES = 256 << 20
 
@@ -41,7 +42,7 @@ class Apt:
 
     def update(self) -> None:
         """Read the indexes anew. Raises `MissingError` without apt, `EdgeError` when no index can be had."""
-        if shutil.which("apt-get") is None:
+        if NEED.missing:
             raise MissingError(
                 "the runtime pack is made from Debian packages, and there is no apt-get here",
                 hint="make it on Debian, Raspberry Pi OS or Ubuntu, and copy edge's cache folder from there",

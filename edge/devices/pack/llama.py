@@ -13,13 +13,17 @@ import tarfile
 from pathlib import Path, PurePosixPath
 
 from edge import cache
+from edge.devices.needs import Need
 from edge.devices.pack.levels import LEVELS, Level
 from edge.errors import EdgeError, MissingError
 from edge.llama_cpp_sdist import ARCHIVE, SHA256, VERSION, archive
 from edge.progress import Progress, Silent
 
 _COMPILER = "aarch64-linux-gnu"
-_INSTALL = "apt-get install g++-aarch64-linux-gnu cmake ninja-build"
+NEED = Need(
+    "GGUF on arm64 devices", (f"{_COMPILER}-g++", "cmake", "ninja"), "--version",
+    "apt-get install g++-aarch64-linux-gnu cmake ninja-build",
+)  # fmt: skip
 _SOURCES = (
     "CMakeLists.txt",
     "LICENSE",
@@ -74,11 +78,10 @@ def package(level: Level, target: Path, progress: Progress | None = None) -> str
 
 def key() -> str:
     """What names the build: sources, compiler and options. Raises `MissingError` when it cannot be made here."""
-    for program in (f"{_COMPILER}-g++", "cmake", "ninja"):
-        if shutil.which(program) is None:
-            raise MissingError(
-                f"llama.cpp for arm64 is built with {program}, which is not installed", hint=f"install it: {_INSTALL}"
-            )
+    for program in NEED.missing:
+        raise MissingError(
+            f"llama.cpp for arm64 is built with {program}, which is not installed", hint=f"install it: {NEED.install}"
+        )
     compiler = subprocess.run([f"{_COMPILER}-g++", "--version"], capture_output=True, text=True, check=True).stdout
     march = {level.name: level.march for level in LEVELS.values()}
     return cache.key(
