@@ -1,14 +1,15 @@
-"""Is a checkpoint that is larger than memory exported in bounded memory, and does it go on after a kill?
+"""Is a checkpoint of 7B parameters exported within 8 GB of private memory, and does a killed export go on?
 
-    python -m benchmarks.large_model --size 7b --format gguf --quant q4_0
+    python -m benchmarks.large_model --size 7b --format gguf --quant q4_0 --answer
+    python -m benchmarks.large_model --size 7b --format gguf --quant q4_0 --kill-in gguf-quantized --kill-after 20
     python -m benchmarks.large_model --size 1b --format gguf --quant q4_0 --gate
-    python -m benchmarks.large_model --size 1b --format gguf --quant q4_0 --kill-after 20
 
 Writes a checkpoint of Mistral's shape shard by shard (bfloat16, random weights, so it says nothing worth
 reading), runs `edge export` in a process of its own, and looks at the memory of that process and of all that
 it starts ten times a second: private memory (anonymous), and what is resident with mapped files included, which the
-system takes back when it needs to. `--kill-after` ends everything by SIGKILL after that many seconds and starts
-again. What it made is removed at the end, stages in the cache too.
+system takes back when it needs to. `--kill-in` ends everything by SIGKILL, `--kill-after` seconds after that stage
+began, and starts again; the time of processors says how much the second run had to do. `--answer` lets the bundle
+write 8 tokens. Results are added to those that are kept; whatever else was made is removed, `--checkpoint` excepted.
 """
 
 from __future__ import annotations
@@ -17,15 +18,20 @@ import argparse
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from benchmarks import race
+from edge import profile
 
 _LIMIT_BYTES = 8_000_000_000
 _POOL = (1 << 24) + 43  # random numbers, read from another place for each tensor
@@ -43,6 +49,7 @@ class Shape:
 
 SHAPES = {
     "tiny": Shape(256, 512, 4, 4, 2, 1024),
+    "0.3b": Shape(1024, 3584, 18, 16, 4, 32000),
     "1b": Shape(2048, 7168, 16, 32, 8, 32000),
     "7b": Shape(4096, 14336, 32, 32, 8, 32768),
 }
@@ -162,19 +169,44 @@ def _memory(pid: int) -> tuple[int, int]:
     return 1024 * int(found.get("RssAnon", 0)), 1024 * int(found.get("VmRSS", 0))
 
 
-def run(command: list[str], environment: dict[str, str], kill_after_s: float | None) -> tuple[int, Peaks, float]:
-    """Exit code, peaks and seconds; everything is killed after `kill_after_s`."""
-    began, peaks = time.monotonic(), Peaks()
+@dataclass(frozen=True)
+class Ended:
+    """How a process and its children came to their end."""
+
+    code: int
+    peaks: Peaks
+    seconds: float
+    processor_s: float
+
+
+def run(command: list[str], environment: dict[str, str], until: Callable[[], bool] = lambda: False) -> Ended:
+    """Run to the end; as soon as `until` holds, everything is killed."""
+    began, before, peaks = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN), Peaks()
     with subprocess.Popen(command, env=environment, start_new_session=True) as process:
         while process.poll() is None:
             peaks.look(process.pid)
-            if kill_after_s is not None and time.monotonic() - began > kill_after_s:
+            if until():
                 for pid in _family(process.pid):
                     os.kill(pid, signal.SIGKILL)
                 break
             time.sleep(0.1)
         code = process.wait()
-    return code, peaks, time.monotonic() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Ended(code, peaks, round(time.monotonic() - began, 1), round(used, 1))
+
+
+class _Inside:
+    """Whether a stage began more than `seconds` ago."""
+
+    def __init__(self, cache_folder: Path, stage: str, seconds: float) -> None:
+        self._folder, self._seconds = cache_folder / stage, seconds
+        self._began: float | None = None
+
+    def __call__(self) -> bool:
+        if self._began is None and any(self._folder.glob(".edge-*")):
+            self._began = time.monotonic()
+        return self._began is not None and time.monotonic() - self._began >= self._seconds
 
 
 def main() -> int:
@@ -183,44 +215,99 @@ def main() -> int:
     parser.add_argument("--format", default="gguf")
     parser.add_argument("--quant", default="q4_0")
     parser.add_argument("--gate", action="store_true", help="prove it too; the source is read layer by layer")
-    parser.add_argument("--kill-after", type=float, metavar="S", help="kill after S seconds, then start again")
+    parser.add_argument("--kill-in", metavar="STAGE", help="kill in this stage (gguf-full, gguf-quantized, ...)")
+    parser.add_argument("--kill-after", type=float, default=0.0, metavar="S", help="seconds that the stage has (0)")
+    parser.add_argument("--answer", action="store_true", help="let the bundle write 8 tokens")
     parser.add_argument("--work", type=Path, help="where everything is made (default: the temporary folder)")
-    parser.add_argument("-o", "--output", type=Path, help="write the result as JSON too")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="DIR", help="keep the checkpoint there, or take it from there"
+    )
     args = parser.parse_args()
+    load = profile.conditions().load_average
     with tempfile.TemporaryDirectory(dir=args.work) as work:
-        folder = Path(work, f"mistral-{args.size}")
-        folder.mkdir()
-        n_parameters = write_checkpoint(folder, SHAPES[args.size])
-        environment = {**os.environ, "EDGE_CACHE": str(Path(work, "cache"))}
-        _lend_sources(Path(work, "cache"))
-        command = [
-            sys.executable, "-m", "edge", "export", str(folder), "-o", str(Path(work, "out")),
-            "--format", args.format, "--quant", args.quant, "--no-calibration", *([] if args.gate else ["--no-gate"]),
-        ]  # fmt: skip
-        stages: list[str] = []
-        if args.kill_after:
-            run(command, environment, args.kill_after)
-            stages = [p.parent.name for p in Path(work, "cache").glob("*/*/artifact.json")]
-        code, peaks, seconds = run(command, environment, None)
-        bundles = [p for p in Path(work, "out").glob("*/edge.json")]
-        result = {
-            "size": args.size,
-            "parameters": n_parameters,
-            "format": args.format,
-            "quantization": args.quant,
-            "gate": args.gate,
-            "exit_code": code,
-            "stages_kept_after_kill": stages,
-            "seconds": round(seconds, 1),
-            "bundle_bytes": sum(p.stat().st_size for b in bundles for p in b.parent.rglob("*") if p.is_file()),
-            "limit_bytes": _LIMIT_BYTES,
-            "within_limit": peaks.private_bytes <= _LIMIT_BYTES,
-            **asdict(peaks),
+        name, sample = measure(args, Path(work))
+    print(json.dumps({name: sample}, indent=1))
+    return keep(name, sample, load)
+
+
+def measure(args: argparse.Namespace, work: Path) -> tuple[str, dict[str, float]]:
+    """What this export is called, and its numbers."""
+    folder = args.checkpoint or work / f"mistral-{args.size}"
+    if not (folder / "model.safetensors.index.json").is_file():
+        folder.mkdir(exist_ok=True)
+        write_checkpoint(folder, SHAPES[args.size])
+    cache_folder, out = work / "cache", work / "out"
+    _lend_sources(cache_folder)
+    environment = {**os.environ, "EDGE_CACHE": str(cache_folder)}
+    command = [
+        sys.executable, "-m", "edge", "export", str(folder), "-o", str(out), "--name", f"mistral-{args.size}",
+        "--format", args.format, "--quant", args.quant, "--no-calibration", *([] if args.gate else ["--no-gate"]),
+    ]  # fmt: skip
+    name = f"{args.size} {args.format} {args.quant}" + (", proven" if args.gate else "")
+    sample: dict[str, float] = {}
+    peaks = []
+    if args.kill_in:
+        name += f", killed in {args.kill_in}"
+        killed = run(command, environment, _Inside(cache_folder, args.kill_in, args.kill_after))
+        if killed.code != -signal.SIGKILL:
+            raise RuntimeError(f"it ended by itself ({killed.code}) before it could be killed")
+        peaks.append(killed.peaks)
+        sample |= {
+            "before_kill_s": killed.seconds,
+            "stages_kept": len(list(cache_folder.glob("*/*/artifact.json"))),
+            "matrices_kept": len([p for p in cache_folder.glob("*-pieces/*/*") if not p.name.startswith(".")]),
         }
-    print(json.dumps(result, indent=1))
-    if args.output:
-        args.output.write_text(json.dumps(result, indent=1) + "\n")
-    return 0 if code == 0 and result["within_limit"] else 1
+    done = run(command, environment)
+    peaks.append(done.peaks)
+    if done.code != 0:
+        raise RuntimeError(f"the export failed ({done.code})")
+    sample |= {"export_s": done.seconds, "processor_s": done.processor_s}
+    sample |= {f"peak_{k}": max(getattr(p, k) for p in peaks) for k in asdict(done.peaks)}
+    [bundle] = [p.parent for p in out.glob("*/edge.json")]
+    sample["bundle_bytes"] = sum(p.stat().st_size for p in bundle.rglob("*") if p.is_file())
+    if args.answer:
+        shutil.rmtree(cache_folder)  # the bundle is all that is needed; room for its pages
+        chat = ["chat", str(bundle), "-p", "Hello", "--temperature", "0", "--max-tokens", "8", "--json"]
+        said = run([sys.executable, "-m", "edge", *chat], environment)
+        if said.code != 0:
+            raise RuntimeError(f"the bundle does not answer ({said.code})")
+        sample |= {"answer_s": said.seconds, **{f"answer_{k}": v for k, v in asdict(said.peaks).items()}}
+    return name, sample
+
+
+def keep(name: str, sample: dict[str, float], load: float | None) -> int:
+    """Add `sample` to the results that are kept, and judge all of them; 0 when every claim is met."""
+    kept = race.RESULTS / "large_model.json"
+    samples = json.loads(kept.read_text())["samples"] if kept.is_file() else {}
+    samples[name] = [sample]
+    about = {n: "no gate" if "proven" not in n else "proven" for n in samples}
+    claims = []
+    for one in sorted(samples):
+        [found] = samples[one]
+        claims.append(_claim(f"peak private memory, {one}", "peak_private_bytes", one, found, "allowed", _LIMIT_BYTES))
+        whole = samples.get(one.partition(", killed")[0])
+        if "before_kill_s" in found and whole:
+            says = f"processors after the kill, {one}"
+            claims.append(_claim(says, "processor_s", one, found, "never killed", whole[0]["processor_s"]))
+    return race.keep("large_model", race.Race(str(__doc__), about, samples, load), claims)
+
+
+def _claim(says: str, quantity: str, ours: str, found: dict[str, float], theirs: str, allowed: float) -> dict[str, Any]:
+    ratio = round(found[quantity] / allowed, 4)
+    return {
+        "says": says,
+        "quantity": quantity,
+        "ours": ours,
+        "theirs": theirs,
+        "median_ours": found[quantity],
+        "median_theirs": allowed,
+        "ratio": ratio,
+        "ratio_low": ratio,
+        "ratio_high": ratio,
+        "at_least": None,
+        "at_most": 1.0,
+        "met": ratio <= 1.0,
+    }
 
 
 def _lend_sources(cache_folder: Path) -> None:

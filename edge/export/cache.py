@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.metadata
 import os
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import edge
 from edge.bundle import sha256_of
 from edge.cache import building, discard, find, key, root, sweep, work_folder
 
-__all__ = ["building", "code_of", "discard", "find", "hash_of", "key", "root", "sweep", "work_folder"]
+__all__ = ["building", "code_of", "discard", "find", "hash_of", "key", "libraries", "root", "sweep", "work_folder"]
 
 _ROOT = Path(edge.__file__).parent
 
@@ -58,3 +59,20 @@ def code_of(module: str) -> str:
     for name in sorted(seen):
         digest.update(name.encode() + b"\0" + seen[name])
     return digest.hexdigest()[:20]
+
+
+def libraries() -> dict[str, str]:
+    """Versions of what exports are made with, as our own metadata lists them."""
+    versions = {"edge": edge.__version__}
+    try:
+        requirements = importlib.metadata.requires("edge-deploy") or []
+    except importlib.metadata.PackageNotFoundError:
+        return versions
+    for requirement in requirements:
+        distribution = requirement.split(";")[0].split("[")[0].split("=")[0].split(">")[0].strip()
+        if 'extra == "export"' in requirement and distribution != "edge-deploy":
+            try:
+                versions[distribution] = importlib.metadata.version(distribution)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+    return versions

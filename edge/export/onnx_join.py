@@ -13,6 +13,7 @@ from typing import Any
 
 from edge.export.artifact import Entry
 from edge.export.onnx_graph import Graph
+from edge.export.pieces import Rows
 
 _PARTS = (".blocks", ".scales", ".zero_points")
 _PAIR = ("gate_proj", "up_proj")
@@ -23,7 +24,6 @@ def join(graph: Graph) -> dict[str, str]:
 
     Pairs of different bits or block sizes stay apart.
     """
-    import numpy as np
     import onnx
 
     pairs: dict[str, list[Any]] = {}
@@ -39,7 +39,7 @@ def join(graph: Graph) -> dict[str, str]:
             continue
         target = names[0].replace(_PAIR[0], "gate_up_proj")
         for part in _PARTS:
-            graph.weights[target + part] = np.concatenate([graph.weights.pop(name + part) for name in names])
+            graph.weights[target + part] = Rows([graph.weights.pop(name + part) for name in names])  # type: ignore[assignment]
         product = onnx.helper.make_node(
             "MatMulNBits",
             [nodes[0].input[0], *(target + part for part in _PARTS)],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import EdgeError
@@ -11,6 +13,8 @@ from edge.export.onnx_graph import Graph, constant_matmuls
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from edge.export.pieces import Pieces
 
 _MICROSOFT = "com.microsoft"
 _READERS = {"MatMulNBits": 1, "GatherBlockQuantized": 0}  # which input holds the blocks
@@ -27,17 +31,22 @@ def quantize_product(
     block_size: int,
     method: str,
     hessian: np.ndarray | None,
+    pieces: Pieces | None = None,
 ) -> None:
-    """Put a `MatMulNBits` in the place of `node` (and of the Transpose before it, when `turned`)."""
+    """Put a `MatMulNBits` in the place of `node` (and of the Transpose before it, when `turned`).
+
+    With `pieces`, its blocks are kept there, and taken from there.
+    """
     import numpy as np
     import onnx
 
-    matrix = np.asarray(graph.weights[weight], np.float32)
-    if not turned:
-        matrix = np.ascontiguousarray(matrix.T)
-    stored = blocks.quantize(matrix, bits, block_size, method, hessian)
-    n_out, n_in = matrix.shape
-    _store(graph, weight, stored)
+    def make() -> Blocks:
+        matrix = np.asarray(graph.weights[weight], np.float32)
+        return blocks.quantize(matrix if turned else np.ascontiguousarray(matrix.T), bits, block_size, method, hessian)
+
+    shape = graph.weights[weight].shape
+    n_out, n_in = shape if turned else shape[::-1]
+    _store(graph, weight, make, pieces)
     made = onnx.helper.make_node(
         "MatMulNBits",
         [node.input[0], f"{weight}.blocks", f"{weight}.scales", f"{weight}.zero_points"],
@@ -56,8 +65,9 @@ def quantize_product(
     graph.replace(gone, [made])
 
 
-def quantize_embedding(graph: Graph, *, bits: int, block_size: int) -> None:
+def quantize_embedding(graph: Graph, *, bits: int, block_size: int, pieces: Pieces | None = None) -> None:
     """Let the token embedding read blocks too: those of the head when they share a matrix."""
+    import numpy as np
     import onnx
 
     for node in list(graph.nodes):
@@ -66,13 +76,11 @@ def quantize_embedding(graph: Graph, *, bits: int, block_size: int) -> None:
         weight = node.input[0]
         matrix = graph.weights[weight]
         if f"{weight}.blocks" not in graph.weights:
-            _store(graph, weight, blocks.quantize(matrix, bits, block_size, "rtn"))
+            _store(graph, weight, functools.partial(_rounded, matrix, bits, block_size), pieces)
         n_rows, n_blocks = graph.weights[f"{weight}.scales"].shape
         # The head reads (rows, blocks, bytes); the embedding wants (rows, bytes). A Reshape of a
         # constant is folded when the model is loaded, without copying the blocks in the file.
         shape = f"{weight}.rows"
-        import numpy as np
-
         graph.weights[shape] = np.array([n_rows, -1], np.int64)
         flat = onnx.helper.make_node("Reshape", [f"{weight}.blocks", shape], [f"{weight}.flat"], name=f"{weight}.flat")
         width = matrix.shape[1]
@@ -93,6 +101,12 @@ def quantize_embedding(graph: Graph, *, bits: int, block_size: int) -> None:
         graph.replace([node], [flat, made, *(_cut(graph, f"{result}.padded", result, width) if padded else ())])
         return
     raise EdgeError("this graph has no token embedding that is looked up by input_ids")
+
+
+def _rounded(matrix: Any, bits: int, block_size: int) -> Blocks:
+    import numpy as np
+
+    return blocks.quantize(np.asarray(matrix), bits, block_size, "rtn")
 
 
 def _cut(graph: Graph, wide: str, narrow: str, width: int) -> list[Any]:
@@ -156,7 +170,10 @@ def stored_matrix(graph: Graph, target: str, shape: tuple[int, ...]) -> np.ndarr
     return values.T if target.endswith("_t") or values.shape != shape else values
 
 
-def _store(graph: Graph, weight: str, made: Blocks) -> None:
-    graph.weights[f"{weight}.blocks"] = made.data
-    graph.weights[f"{weight}.scales"] = made.scales
-    graph.weights[f"{weight}.zero_points"] = made.zero_points
+def _store(graph: Graph, weight: str, make: Callable[[], Blocks], pieces: Pieces | None) -> None:
+    def parts() -> dict[str, np.ndarray]:
+        made = make()
+        return {"blocks": made.data, "scales": made.scales, "zero_points": made.zero_points}
+
+    for part, array in (pieces.get(weight, parts) if pieces else parts()).items():
+        graph.weights[f"{weight}.{part}"] = array

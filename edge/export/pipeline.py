@@ -8,7 +8,6 @@ that an export that was stopped goes on where it was, and a second one takes sec
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import edge
 from edge import bundle
 from edge.bundle import Bundle
 from edge.errors import EdgeError, GateError, UsageError
@@ -251,7 +249,7 @@ def _convert(job: _Job, order: _Order, progress: Progress) -> Artifact:
         "checkpoint": checkpoint.id,
         "format": job.format,
         "code": cache.code_of(job.module.__name__),
-        "libraries": _libraries(),
+        "libraries": cache.libraries(),
         "context_length": context_length,
     }
     asked = {} if order.exporter is None else {"exporter": order.exporter}
@@ -289,7 +287,7 @@ def _join(job: _Job, order: _Order, sight: _Sight, text: Artifact, text_key: str
     def vision() -> Artifact:
         return _stage(
             f"{job.format}-vision",
-            cache.key(**common, libraries=_libraries()),
+            cache.key(**common, libraries=cache.libraries()),
             lambda folder: module.convert(checkpoint, split, rule, folder, half=half, progress=progress),
         )
 
@@ -369,7 +367,7 @@ def _verify(folder: Path, draft: Bundle, artifact: Artifact, order: _Order, prog
         format=cache.code_of(f"{_FORMATS}.{artifact.format}"),
         engine=cache.code_of(f"edge.runtimes.engines.{artifact.format}"),
         encoder=cache.code_of(f"edge.runtimes.encoders.{artifact.format}") if order.sight else None,
-        libraries=_libraries(),
+        libraries=cache.libraries(),
     )
     found = cache.find("verdicts", key)
     if found is not None:
@@ -442,23 +440,6 @@ def _context_length(checkpoint: Checkpoint, asked: int | None) -> int:
     if not 0 < asked <= most:
         raise UsageError(f"a context of {asked} tokens was asked for; {checkpoint.name} was made for 1 to {most}")
     return asked
-
-
-def _libraries() -> dict[str, str]:
-    """Versions of what exports are made with, as our own metadata lists them."""
-    versions = {"edge": edge.__version__}
-    try:
-        requirements = importlib.metadata.requires("edge-deploy") or []
-    except importlib.metadata.PackageNotFoundError:
-        return versions
-    for requirement in requirements:
-        distribution = requirement.split(";")[0].split("[")[0].split("=")[0].split(">")[0].strip()
-        if 'extra == "export"' in requirement and distribution != "edge-deploy":
-            try:
-                versions[distribution] = importlib.metadata.version(distribution)
-            except importlib.metadata.PackageNotFoundError:
-                continue
-    return versions
 
 
 def _failure(job: _Job, verdict: Verdict) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edge.errors import EdgeError, UsageError, require
+from edge.export import cache
 from edge.export.artifact import Artifact, Need, Quantization
 from edge.export.checkpoint import Checkpoint
 from edge.progress import Progress, Silent
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from edge.export.calibrate import Calibration
     from edge.export.onnx_graph import Graph
+    from edge.export.pieces import Pieces
 
 EXTRA = "onnx"
 EXPORTERS = ("mobius", "optimum")  # the first is taken unless another is asked for
@@ -98,10 +100,10 @@ def estimate(checkpoint: Checkpoint, quantization: str) -> Need:
     n = checkpoint.n_parameters
     method = _PLANS[quantization].method if quantization in _PLANS else ""
     rates = {"": 0.0, "rtn": 2e7, "kquant": 8e5, "hqq": 3e6, "gptq": 1.2e6}
-    if _is_large(checkpoint):  # matrices one by one, and what was made of them until it is written
+    if _is_large(checkpoint):  # matrices one by one, each kept on disk until all are written
         largest = max((math.prod(t.shape) for t in checkpoint.tensors.values()), default=0)
         made = 0 if kind.bits >= 16 else int(n * kind.bits_per_weight / 8)
-        ram_bytes, disk_bytes = 2 * _LIBRARY_BYTES + made + 16 * largest, 0
+        ram_bytes, disk_bytes = 2 * _LIBRARY_BYTES + 16 * largest, made
     else:
         ram_bytes, disk_bytes = _LIBRARY_BYTES + 9 * n, 8 * n
     return Need(
@@ -204,6 +206,7 @@ def quantize(
     the same matrix; without it they round to nearest.
     """
     from edge.export import expert_use, onnx_graph, onnx_join, onnx_nodes, onnx_source
+    from edge.export.pieces import Pieces
 
     kind = _kind(quantization)
     progress = progress or Silent()
@@ -211,12 +214,13 @@ def quantize(
     warnings: list[str] = []
     graph = onnx_source.attach(onnx_graph.load(artifact.path), checkpoint, artifact.ledger)
     ledger = artifact.ledger
+    pieces = Pieces("onnx-pieces", _key(checkpoint, quantization, calibration)) if _is_large(checkpoint) else None
     if kind.bits == 16:
         onnx_nodes.halve(graph)
         plan: dict[str, Any] = {"type": "fp16"}
     elif kind.bits < 16:
         chosen = _PLANS[quantization]
-        done = _quantize_matrices(graph, artifact, checkpoint, chosen, calibration, progress)
+        done = _quantize_matrices(graph, artifact, checkpoint, chosen, calibration, pieces, progress)
         ledger = onnx_join.entries(ledger, onnx_join.join(graph))
         plan = {
             **chosen._asdict(),
@@ -236,6 +240,8 @@ def quantize(
     from edge.export.onnx_ledger import with_types
 
     entries = with_types(ledger, graph)
+    if pieces:
+        pieces.discard()
     return replace(
         artifact,
         quantization=quantization,
@@ -254,6 +260,7 @@ def _quantize_matrices(
     checkpoint: Checkpoint,
     plan: _Plan,
     calibration: Calibration | None,
+    pieces: Pieces | None,
     progress: Progress,
 ) -> int:
     """Replace every product with a constant matrix by one with blocks; how many there were."""
@@ -295,6 +302,7 @@ def _quantize_matrices(
             block_size=block_size,
             method=plan.method if bits < 8 else "rtn",
             hessian=hessian,
+            pieces=pieces,
         )
         done += 1
 
@@ -308,7 +316,7 @@ def _quantize_matrices(
     done += experts_waiting.done
     if not done:
         raise EdgeError("nothing was quantized: this graph has no product with a constant matrix")
-    onnx_nodes.quantize_embedding(graph, bits=plan.head_bits, block_size=plan.head_block)
+    onnx_nodes.quantize_embedding(graph, bits=plan.head_bits, block_size=plan.head_block, pieces=pieces)
     return done
 
 
@@ -376,6 +384,17 @@ def _write(
     config["search"].update(max_length=context_length, do_sample=False, past_present_share_buffer=True)
     (folder / "genai_config.json").write_text(json.dumps(config, indent=2) + "\n")
     return name, f"{name}_data", "genai_config.json", "config.json"
+
+
+def _key(checkpoint: Checkpoint, quantization: str, calibration: Calibration | None) -> str:
+    """What the blocks of a large checkpoint depend on."""
+    return cache.key(
+        checkpoint=checkpoint.id,
+        quantization=quantization,
+        calibration=calibration.sha256 if calibration else None,
+        code=cache.code_of(__name__),
+        libraries=cache.libraries(),
+    )
 
 
 def _is_large(checkpoint: Checkpoint) -> bool:
