@@ -197,14 +197,14 @@ def run(command: list[str], environment: dict[str, str], until: Callable[[], boo
 
 
 class _Inside:
-    """Whether a stage began more than `seconds` ago."""
+    """Whether a stage began to write more than `seconds` ago."""
 
     def __init__(self, cache_folder: Path, stage: str, seconds: float) -> None:
         self._folder, self._seconds = cache_folder / stage, seconds
         self._began: float | None = None
 
     def __call__(self) -> bool:
-        if self._began is None and any(self._folder.glob(".edge-*")):
+        if self._began is None and any(self._folder.glob(".edge-*/*")):
             self._began = time.monotonic()
         return self._began is not None and time.monotonic() - self._began >= self._seconds
 
@@ -289,7 +289,7 @@ def keep(name: str, sample: dict[str, float], load: float | None) -> int:
         if "before_kill_s" in found and whole:
             says = f"processors after the kill, {one}"
             claims.append(_claim(says, "processor_s", one, found, "never killed", whole[0]["processor_s"]))
-    return race.keep("large_model", race.Race(str(__doc__), about, samples, load), claims)
+    return race.keep("large_model", race.Race(str(__doc__).splitlines()[0], about, samples, load), claims)
 
 
 def _claim(says: str, quantity: str, ours: str, found: dict[str, float], theirs: str, allowed: float) -> dict[str, Any]:

@@ -123,7 +123,9 @@ def run(args: argparse.Namespace) -> int:
 def _plan(args: argparse.Namespace, formats: tuple[str, ...]) -> int:
     from edge.export import pipeline
 
-    need = pipeline.estimate(args.source, formats=formats, quantization=args.quant, gate=not args.no_gate)
+    need = pipeline.estimate(
+        args.source, formats=formats, quantization=args.quant, gate=not args.no_gate, calibrate=not args.no_calibration
+    )
     if args.json:
         print(json.dumps(vars(need), indent=2))
     else:

@@ -75,11 +75,12 @@ class Quantization:
 
 @dataclass(frozen=True)
 class Need:
-    """What a conversion will take, said before it starts."""
+    """What a conversion will take, said before it starts; `who` takes the memory, in words for who has too little."""
 
     ram_bytes: int
     disk_bytes: int
     time_s: float
+    who: str = "this export"
 
 
 _RECORD = "artifact.json"

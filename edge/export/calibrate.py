@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import InputError, UsageError
-from edge.export import cache, expert_use, experts
+from edge.export import cache, expert_use, experts, streamed
 from edge.export.checkpoint import Checkpoint
 from edge.export.reference import load_model
 from edge.progress import Progress, Silent
@@ -215,9 +215,11 @@ def _measure(checkpoint: Checkpoint, calibration: Calibration, progress: Progres
     model = load_model(checkpoint)
     sums: dict[str, Any] = {}
     counts: dict[str, int] = {}
+    size = streamed.together(model, calibration.windows, int(checkpoint.text_config["vocab_size"]))
+    real: Any = None  # where tokens are, when several windows go through at once
 
     def add(name: str, x: Any) -> None:
-        x = x.detach().reshape(-1, x.shape[-1])
+        x = x.detach().reshape(-1, x.shape[-1]) if real is None else x.detach()[real]
         squares = x.square().sum(0)
         sums[name] = sums[name] + squares if name in sums else squares
         counts[name] = counts.get(name, 0) + len(x)
@@ -225,9 +227,15 @@ def _measure(checkpoint: Checkpoint, calibration: Calibration, progress: Progres
     handles = [one.watch(add) for one in _watched(model, checkpoint)]
     try:
         with torch.inference_mode(), expert_use.counting(model, checkpoint) as tokens:
-            for done, window in enumerate(calibration.windows, 1):
-                model(torch.tensor([window]), use_cache=False)
-                progress.advance(done)
+            for at in range(0, len(calibration.windows), size):
+                windows = calibration.windows[at : at + size]
+                if size == 1:
+                    model(torch.tensor(windows), use_cache=False)
+                else:
+                    ids, mask = streamed.padded(windows)
+                    real = mask.bool()
+                    model(ids, attention_mask=mask, use_cache=False)
+                progress.advance(at + len(windows))
     finally:
         for handle in handles:
             handle.remove()

@@ -94,5 +94,5 @@ def _read(folder: Path | None) -> dict[str, np.ndarray]:
         return {}
     try:
         return {p.stem: np.load(p, mmap_mode="r", allow_pickle=False) for p in sorted(folder.glob("*.npy"))}
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return {}

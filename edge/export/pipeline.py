@@ -147,7 +147,9 @@ def export(
     if not replace_existing:
         for job in jobs:
             refuse_existing(output / _bundle_name(name, job))
-    preflight.check(_need(checkpoint, jobs, gate), output, time_limit_s=time_limit_s)
+    preflight.check(_need(checkpoint, jobs, gate, calibrate), output, time_limit_s=time_limit_s)
+    for job in jobs if calibrate else ():
+        _refuse_calibration(checkpoint, job)
     texts = _texts(checkpoint, calibration, held_out, calibrate)
     pruned = None
     if keep_experts is not None:
@@ -184,16 +186,23 @@ def export(
 
 
 def estimate(
-    source: str | Path, *, formats: Sequence[str] = ("gguf",), quantization: str = "4bit", gate: bool = True
+    source: str | Path,
+    *,
+    formats: Sequence[str] = ("gguf",),
+    quantization: str = "4bit",
+    gate: bool = True,
+    calibrate: bool = True,
 ) -> Need:
     """What `export` would take when nothing is in the cache. Raises as `export` does for what makes no sense."""
     jobs = [_job(format_name, quantization) for format_name in _unique(formats)]
-    return _need(open_source(source), jobs, gate)
+    return _need(open_source(source), jobs, gate, calibrate)
 
 
-def _need(checkpoint: Checkpoint, jobs: Sequence[_Job], gate: bool) -> Need:
+def _need(checkpoint: Checkpoint, jobs: Sequence[_Job], gate: bool, calibrate: bool) -> Need:
     needs = [preflight.gate_need(checkpoint)] if gate else []
-    needs += [job.module.estimate(checkpoint, job.quantization) for job in jobs]
+    if calibrate and any(job.module.QUANTIZATIONS[job.quantization].calibrated for job in jobs):
+        needs.append(preflight.calibration_need(checkpoint))
+    needs += [job.module.estimate(checkpoint, job.quantization, calibrated=calibrate) for job in jobs]
     if checkpoint.family == "vlm":
         from edge.export.vision.split import n_parameters
 
@@ -400,6 +409,18 @@ def _check_exporter(exporter: str | None, jobs: Sequence[_Job]) -> None:
                 f"{job.format} has no exporter {exporter!r}",
                 hint=f"there are: {', '.join(known)}" if known else f"leave out --exporter: {job.format} has one only",
             )
+
+
+def _refuse_calibration(checkpoint: Checkpoint, job: _Job) -> None:
+    """Raise `UsageError` for a calibration that goes over a matrix again and again, of a source read from disk."""
+    carried = getattr(job.module, "carries_errors", lambda quantization: False)(job.quantization)
+    if carried and not preflight.holds_source(checkpoint):
+        raise UsageError(
+            f"{job.format} {job.quantization} carries rounding errors over, for which the source must be in memory: "
+            f"{4 * checkpoint.n_parameters / 1e9:.0f} GB in float32 are more than half of what is available",
+            hint="leave the calibration out (--no-calibration), which rounds to nearest; or choose gguf, which "
+            "calibrates layer by layer",
+        )
 
 
 def _unique(formats: Iterable[str]) -> tuple[str, ...]:

@@ -17,23 +17,36 @@ from edge.export.checkpoint import Checkpoint
 _FULL_BYTES = 16 << 20  # a writer that fails leaves less than its last piece would have taken
 PASS_BYTES = 512 << 20  # logits that one pass over a streamed source may leave in memory
 _STREAMED_BYTES = 2500 << 20  # torch, a runtime, the logits of one pass, hidden states of all its windows
-_GATE_POSITIONS = 3000
+_GATE_POSITIONS, _CALIBRATION_POSITIONS = 3000, 6000
 _READ_S, _COMPUTE_S = 1.5e-9, 4e-11  # seconds for each parameter: reading it, and one position's product with it
 _GATE_BASE_BYTES = 900 << 20  # torch, a runtime and the logits of one window
+_SOURCE = "running the source in float32, to calibrate and to prove,"
 
 
 def gate_need(checkpoint: Checkpoint) -> Need:
-    """What calibration and the gate take: the source in float32, run over some thousand tokens.
+    """What the gate takes: the source in float32, run over some thousand tokens.
 
-    A dense source that does not fit is read layer by layer, some forty times over.
+    A dense source that does not fit is read layer by layer, some thirty times over for its answers alone.
     """
     n = checkpoint.n_parameters
     if holds_source(checkpoint):
         questions = 20 + 3e-7 * n if checkpoint.family == "vlm" else 0  # about pictures
-        return Need(ram_bytes=_GATE_BASE_BYTES + 4 * n, disk_bytes=0, time_s=10 + 3e-7 * n + questions)
-    passes = 30 + _GATE_POSITIONS * checkpoint.text_config.get("vocab_size", 0) * 4 // PASS_BYTES
-    time_s = 10 + n * (passes * _READ_S + _GATE_POSITIONS * _COMPUTE_S)
-    return Need(ram_bytes=_STREAMED_BYTES + 8 * largest_layer(checkpoint), disk_bytes=0, time_s=time_s)
+        return Need(_GATE_BASE_BYTES + 4 * n, disk_bytes=0, time_s=10 + 3e-7 * n + questions, who=_SOURCE)
+    return _streamed_need(checkpoint, _GATE_POSITIONS, other_passes=30)
+
+
+def calibration_need(checkpoint: Checkpoint) -> Need:
+    """What measuring activations takes; its time is counted with the format when the source is in memory."""
+    if holds_source(checkpoint):
+        return Need(_GATE_BASE_BYTES + 4 * checkpoint.n_parameters, disk_bytes=0, time_s=0, who=_SOURCE)
+    return _streamed_need(checkpoint, _CALIBRATION_POSITIONS, other_passes=0)
+
+
+def _streamed_need(checkpoint: Checkpoint, positions: int, other_passes: int) -> Need:
+    """A source that is read layer by layer: a pass for as many positions as leave `PASS_BYTES` of logits."""
+    passes = other_passes + 1 + positions * checkpoint.text_config.get("vocab_size", 0) * 4 // PASS_BYTES
+    time_s = 10 + checkpoint.n_parameters * (passes * _READ_S + positions * _COMPUTE_S)
+    return Need(_STREAMED_BYTES + 8 * largest_layer(checkpoint), disk_bytes=0, time_s=time_s, who=_SOURCE)
 
 
 def holds_source(checkpoint: Checkpoint) -> bool:
@@ -56,9 +69,11 @@ def largest_layer(checkpoint: Checkpoint) -> int:
 
 
 def total(needs: Sequence[Need]) -> Need:
-    """Stages run one after another: the largest memory, the sum of disk and time."""
+    """Stages run one after another: the largest memory, and who takes it; the sum of disk and time."""
+    largest = max(needs, key=lambda n: n.ram_bytes, default=Need(0, 0, 0))
     return Need(
-        ram_bytes=max((n.ram_bytes for n in needs), default=0),
+        ram_bytes=largest.ram_bytes,
+        who=largest.who,
         disk_bytes=sum(n.disk_bytes for n in needs),
         time_s=sum(n.time_s for n in needs),
     )
@@ -69,8 +84,9 @@ def check(need: Need, output: Path, *, time_limit_s: float | None = None) -> Non
     ram = available_ram_bytes()
     if ram is not None and need.ram_bytes > ram:
         raise EdgeError(
-            f"not enough memory: this export needs {_gb(need.ram_bytes)}, {_gb(ram)} is available",
-            hint="close other programs, export on a larger machine, or choose another format",
+            f"not enough memory: {need.who} needs {_gb(need.ram_bytes)}, {_gb(ram)} is available",
+            hint="close other programs, export on a larger machine, or choose another format"
+            + ("; --no-gate --no-calibration publishes without proof" if need.who == _SOURCE else ""),
         )
     places = {_existing(cache.root()), _existing(output)}
     devices = {os.stat(place).st_dev: place for place in sorted(places)}

@@ -6,12 +6,13 @@ the source in memory is; what it computes is the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import EdgeError
 from edge.export.checkpoint import Checkpoint
+from edge.export.preflight import PASS_BYTES
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +59,24 @@ def _empty_parameters() -> Iterator[None]:
 def is_streamed(model: Any) -> bool:
     """Whether every call of this model reads its checkpoint."""
     return bool(getattr(model, "streamed", False))
+
+
+def together(model: Any, windows: Sequence[Sequence[int]], vocab_size: int) -> int:
+    """How many windows go through at once: one, or as many as leave `PASS_BYTES` of logits when each call reads all."""
+    longest = max(map(len, windows))
+    return max(1, PASS_BYTES // (4 * longest * vocab_size)) if is_streamed(model) else 1
+
+
+def padded(windows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids of windows as one batch, zeros at the end of short ones, and where a token is real: `(windows, longest)`."""
+    import torch
+
+    ids = torch.zeros(len(windows), max(map(len, windows)), dtype=torch.long)
+    real = torch.zeros_like(ids)
+    for row, tokens in enumerate(windows):
+        ids[row, : len(tokens)] = torch.tensor(list(tokens))
+        real[row, : len(tokens)] = 1
+    return ids, real
 
 
 def _units(model: Any) -> Iterator[tuple[str, torch.nn.Module]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge.bundle import Bundle
 from edge.errors import EdgeError
-from edge.export import experts
+from edge.export import experts, streamed
 from edge.export.artifact import Artifact, Quantization
 from edge.export.calibrate import Calibration
 from edge.export.checkpoint import Checkpoint
@@ -22,9 +22,7 @@ from edge.export.families.lam import shows_tools
 from edge.export.gate import answers, coverage, logits, pictures, routing, text, tool_calls
 from edge.export.gate.limits import CLASSES, Limits, limits
 from edge.export.gate.replies import source_replies
-from edge.export.preflight import PASS_BYTES
 from edge.export.reference import load_model
-from edge.export.streamed import is_streamed
 from edge.find import load
 from edge.progress import Progress, Silent
 from edge.runtimes.chat_template import ChatTemplate
@@ -230,7 +228,7 @@ class _Reference:
     def logits(self, window: Sequence[int]) -> np.ndarray:
         import torch
 
-        if is_streamed(self.model):
+        if streamed.is_streamed(self.model):
             return self._streamed(tuple(window))
         with torch.inference_mode():
             out: np.ndarray = self.model(torch.tensor([list(window)]), use_cache=False).logits[0].numpy()
@@ -241,14 +239,9 @@ class _Reference:
 
         if window not in self._ready:
             at = self._windows.index(window)
-            longest = max(map(len, self._windows))
-            bytes_each = 4 * longest * self._checkpoint.text_config["vocab_size"]
-            group = self._windows[at : at + max(1, PASS_BYTES // bytes_each)]
-            ids = torch.zeros(len(group), longest, dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for row, tokens in enumerate(group):
-                ids[row, : len(tokens)] = torch.tensor(tokens)
-                mask[row, : len(tokens)] = 1
+            vocab_size = int(self._checkpoint.text_config["vocab_size"])
+            group = self._windows[at : at + streamed.together(self.model, self._windows, vocab_size)]
+            ids, mask = streamed.padded(group)
             with torch.inference_mode():
                 out = self.model(ids, attention_mask=mask, use_cache=False).logits
             self._ready = {tokens: out[row, : len(tokens)].numpy() for row, tokens in enumerate(group)}

@@ -43,7 +43,7 @@ class CopyFormat:
     made: list[str] = field(default_factory=list)
     ram_bytes: int = 1
 
-    def estimate(self, checkpoint, quantization):
+    def estimate(self, checkpoint, quantization, *, calibrated=True):
         return Need(self.ram_bytes, 1, 90.0)
 
     def kv_element_bytes(self, quantization):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from edge.errors import EdgeError
-from edge.export import preflight, reference, verify
+from edge.errors import EdgeError, UsageError
+from edge.export import calibrate, pipeline, preflight, reference, verify
 from edge.export.source import open_source
+from edge.progress import Silent
 from tests import parity
 
 
@@ -66,3 +68,36 @@ def test_the_preflight_knows_that_large_sources_are_streamed(monkeypatch):
     assert preflight.gate_need(large).time_s > 60
     for family in ("moe", "vlm"):
         assert preflight.gate_need(dense(7 * 10**9, family)).ram_bytes > 28 * 10**9
+
+
+def test_calibration_is_counted_without_the_gate_too(monkeypatch):
+    monkeypatch.setattr(preflight, "available_ram_bytes", lambda *_: 24 << 30)
+    assert preflight.calibration_need(dense(10**9)).ram_bytes > 4 * 10**9
+    large = dense(7 * 10**9, layers=1000)
+    assert preflight.calibration_need(large).time_s > 60
+    assert preflight.calibration_need(large).ram_bytes == preflight.gate_need(large).ram_bytes
+
+
+@pytest.mark.runtime
+def test_calibration_measures_what_it_measures_in_memory(checkpoint, crowded, monkeypatch):
+    windows = (tuple(range(300, 340)), tuple(range(400, 410)), tuple(range(310, 360)))
+    texts = calibrate.Calibration(windows, "", "")
+    streamed = calibrate._measure(checkpoint, texts, Silent())
+    monkeypatch.setattr(preflight, "available_ram_bytes", lambda *_: None)
+    whole = calibrate._measure(checkpoint, texts, Silent())
+    assert set(streamed) == set(whole) != set()
+    for name, wanted in whole.items():
+        assert np.allclose(streamed[name], wanted, rtol=1e-3, atol=1e-6), name
+
+
+@pytest.mark.parametrize(("quantization", "refused"), [("int4", True), ("int4-mixed", True), ("int4-hqq-32", False)])
+def test_rounding_that_carries_errors_over_wants_the_source_in_memory(monkeypatch, quantization, refused):
+    job = pipeline._job("onnx", quantization)
+    monkeypatch.setattr(preflight, "available_ram_bytes", lambda *_: 24 << 30)
+    pipeline._refuse_calibration(dense(10**9), job)
+    with (
+        pytest.raises(UsageError, match="must be in memory: 28 GB in float32 are more than half of what is available")
+        if refused
+        else nullcontext()
+    ):
+        pipeline._refuse_calibration(dense(7 * 10**9), job)

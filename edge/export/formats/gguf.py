@@ -75,7 +75,7 @@ def kv_element_bytes(quantization: str) -> int:
     return 4 if quantization == "f32" else 2
 
 
-def estimate(checkpoint: Checkpoint, quantization: str) -> Need:
+def estimate(checkpoint: Checkpoint, quantization: str, *, calibrated: bool = True) -> Need:
     """Memory, disk and time of `convert` and `quantize`, from measured rates on two cores."""
     kind = _kind(quantization)
     n = checkpoint.n_parameters
@@ -86,6 +86,7 @@ def estimate(checkpoint: Checkpoint, quantization: str) -> Need:
         disk_bytes=(2 if _full_type(checkpoint) == "bf16" else 4) * n
         + (0 if kind.bits == 32 else int(n * kind.bits_per_weight / 8)),
         time_s=12 + n / 1e8 + quantizing,
+        who="converting to GGUF",
     )
 
 

@@ -94,11 +94,11 @@ def kv_element_bytes(quantization: str) -> int:
     return 4
 
 
-def estimate(checkpoint: Checkpoint, quantization: str) -> Need:
+def estimate(checkpoint: Checkpoint, quantization: str, *, calibrated: bool = True) -> Need:
     """Memory, disk and time of `convert` and `quantize`, from measured rates on two cores."""
     kind = _kind(quantization)
     n = checkpoint.n_parameters
-    method = _PLANS[quantization].method if quantization in _PLANS else ""
+    method = _method(quantization, calibrated)
     rates = {"": 0.0, "rtn": 2e7, "kquant": 8e5, "hqq": 3e6, "gptq": 1.2e6}
     if _is_large(checkpoint):  # matrices one by one, each kept on disk until all are written
         largest = max((math.prod(t.shape) for t in checkpoint.tensors.values()), default=0)
@@ -110,7 +110,13 @@ def estimate(checkpoint: Checkpoint, quantization: str) -> Need:
         ram_bytes=ram_bytes,
         disk_bytes=disk_bytes + int(n * kind.bits_per_weight / 8),
         time_s=15 + n / 4e7 + (n / rates[method] if method else 0),
+        who="converting to ONNX",
     )
+
+
+def carries_errors(quantization: str) -> bool:
+    """Whether calibrating it takes more of the source than one look at each layer."""
+    return quantization in _PLANS and _PLANS[quantization].method == "gptq"
 
 
 def convert(
@@ -225,7 +231,7 @@ def quantize(
         plan = {
             **chosen._asdict(),
             "type": quantization,
-            "method": chosen.method if calibration or chosen.method != "gptq" else "rtn",
+            "method": _method(quantization, calibration is not None),
             "matrices": done,
             "calibration": calibration.sha256 if calibration and chosen.method == "gptq" else None,
         }
@@ -384,6 +390,12 @@ def _write(
     config["search"].update(max_length=context_length, do_sample=False, past_present_share_buffer=True)
     (folder / "genai_config.json").write_text(json.dumps(config, indent=2) + "\n")
     return name, f"{name}_data", "genai_config.json", "config.json"
+
+
+def _method(quantization: str, calibrated: bool) -> str:
+    """How the weights are rounded: the plan's method, or to nearest where it is not calibrated."""
+    method = _PLANS[quantization].method if quantization in _PLANS else ""
+    return "rtn" if method == "gptq" and not calibrated else method
 
 
 def _key(checkpoint: Checkpoint, quantization: str, calibration: Calibration | None) -> str:

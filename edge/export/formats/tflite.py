@@ -95,12 +95,12 @@ def kv_element_bytes(quantization: str) -> int:
     return 4
 
 
-def estimate(checkpoint: Checkpoint, quantization: str) -> Need:
+def estimate(checkpoint: Checkpoint, quantization: str, *, calibrated: bool = True) -> Need:
     """Memory, disk and time of `convert` and `quantize`, from measured rates on two cores."""
     kind = _kind(quantization)
     n = checkpoint.n_parameters
     rates = {"rtn": 5e7, "gptq": 1.2e6}
-    method = _PLANS[quantization].method if quantization in _PLANS else ""
+    method = _method(quantization, calibrated)
     return Need(
         ram_bytes=_LIBRARY_BYTES + 24 * n,
         disk_bytes=8 * n + int(n * kind.bits_per_weight / 8),
@@ -374,6 +374,12 @@ def _calibrate(
     if not done:
         raise EdgeError(f"nothing was quantized: this graph has no matrix of {plan.bits} bits")
     return done
+
+
+def _method(quantization: str, calibrated: bool) -> str:
+    """Who rounds the weights: the plan's method, or to nearest where it is not calibrated; nobody in float32."""
+    method = _PLANS[quantization].method if quantization in _PLANS else ""
+    return "rtn" if method == "gptq" and not calibrated else method
 
 
 def _prefills(checkpoint: Checkpoint, context_length: int) -> list[int]:
