@@ -6,6 +6,7 @@ matrices that it puts below one another, and turns. Both are done here, when a w
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -73,14 +74,14 @@ class SourceWeight:
 def fold(graph: Graph, checkpoint: Checkpoint) -> tuple[Entry, ...]:
     """Put the checkpoint's weights into a graph that was built without any; the account of all of them.
 
-    1. What a node reads and nothing gives must be a tensor of the checkpoint.
+    1. What a node reads and nothing gives must be a tensor of the checkpoint, or what mobius makes of one.
     2. A Concat of such tensors, and a Transpose of one, become weights themselves; the matrix that embedding and
        head share stays as it is.
 
     Raises `EdgeError` when 1 fails, or when a tensor is left over or used twice.
     """
-    given = {i.name for i in graph.model.graph.input} | set(graph.weights) | set(graph.producers())
-    open_names = {name for node in graph.nodes for name in node.input if name and name not in given}
+    _find_again(graph, checkpoint)
+    open_names = _open_names(graph)
     if unknown := sorted(open_names - set(checkpoint.tensors)):
         raise EdgeError(
             f"the ONNX graph of {checkpoint.name} reads {unknown[0]}, which is no tensor of the checkpoint",
@@ -92,6 +93,40 @@ def fold(graph: Graph, checkpoint: Checkpoint) -> tuple[Entry, ...]:
     _fold_nodes(graph, "Transpose")
     graph.drop_unused()
     return balance(checkpoint, [_entry(name, weight) for name, weight in graph.weights.items()])
+
+
+def folds(graph: Graph, checkpoint: Checkpoint) -> bool:
+    """Whether all that the graph was built without are tensors of the checkpoint."""
+    _find_again(graph, checkpoint)
+    return _open_names(graph) <= set(checkpoint.tensors)
+
+
+def _open_names(graph: Graph) -> set[str]:
+    """What nodes read and nothing gives."""
+    given = {i.name for i in graph.model.graph.input} | set(graph.weights) | set(graph.producers())
+    return {name for node in graph.nodes for name in node.input if name and name not in given}
+
+
+def _find_again(graph: Graph, checkpoint: Checkpoint) -> None:
+    """Read the checkpoint's tensor where mobius would have copied or cut it.
+
+    1. A head that is the embedding's is not stored twice.
+    2. Queries, keys and values that the checkpoint has in one tensor (Phi-3) are cut and put together again.
+    """
+    renamed = {}
+    if checkpoint.config.get("tie_word_embeddings") and "lm_head.weight" not in checkpoint.tensors:
+        renamed["lm_head.weight"] = "model.embed_tokens.weight"
+    whole = []
+    for node in graph.nodes:
+        fused = re.sub(r"\bq_proj\b", "qkv_proj", node.input[0]) if node.op_type == "Concat" else ""
+        parts = [fused.replace("qkv_proj", part) for part in ("q_proj", "k_proj", "v_proj")]
+        if fused in checkpoint.tensors and list(node.input) == parts:
+            renamed[node.output[0]] = fused
+            whole.append(node)
+    graph.replace(whole, [])
+    for node in graph.nodes:
+        for i, name in enumerate(node.input):
+            node.input[i] = renamed.get(name, name)
 
 
 def attach(graph: Graph, checkpoint: Checkpoint, ledger: tuple[Entry, ...]) -> Graph:

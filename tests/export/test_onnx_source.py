@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge.errors import EdgeError
-from edge.export import blocks, onnx_source
+from edge.export import blocks, onnx_source, preflight
 from edge.export.formats import onnx as onnx_format
 from edge.export.onnx_graph import Graph, load
 from edge.export.source import open_source
@@ -17,7 +17,7 @@ from tests import parity
 
 
 @pytest.mark.runtime
-@pytest.mark.parametrize("maker", ["mistral", "qwen2_5"])
+@pytest.mark.parametrize("maker", ["mistral", "qwen2_5", "phi_3", "gemma_3"])
 def test_a_large_model_is_quantized_from_its_source_to_the_same_bytes(tmp_path, monkeypatch, maker):
     checkpoint = open_source(parity.make(maker, tmp_path))
     files = {}
@@ -30,7 +30,7 @@ def test_a_large_model_is_quantized_from_its_source_to_the_same_bytes(tmp_path, 
         made = onnx_format.quantize(full, checkpoint, "int4-rtn-32", folders[1], calibration=None)
         assert {s for e in made.ledger for s in e.source} == set(checkpoint.tensors)
         graph = load(made.path)
-        files[name] = {k: np.asarray(v) for k, v in graph.weights.items() if v.nbytes > 4096}, full
+        files[name] = {k: np.asarray(v) for k, v in graph.weights.items() if v.size >= 16}, full
     small, large = files["small"][0], files["large"][0]
     stored = sorted((v.shape, v.dtype.str, v.tobytes()) for v in small.values())
     assert stored == sorted((v.shape, v.dtype.str, v.tobytes()) for v in large.values())
@@ -86,3 +86,33 @@ def test_matrices_below_one_another_and_turned_become_one_weight():
 def test_a_graph_that_is_not_the_checkpoints_is_refused(names, words):
     with pytest.raises(EdgeError, match=words):
         onnx_source.fold(graph(("MatMul", ["x", "q"], ["y"], {})), checkpoint(*names))
+
+
+def test_whether_a_graph_is_made_of_the_checkpoints_tensors():
+    node = ("MatMul", ["x", "q"], ["y"], {})
+    assert onnx_source.folds(graph(node), checkpoint("q"))
+    assert not onnx_source.folds(graph(node), checkpoint("k"))
+
+
+def test_queries_keys_and_values_of_one_tensor_are_that_tensor():
+    parts = ["a.q_proj.weight", "a.k_proj.weight", "a.v_proj.weight"]
+    made = graph(
+        ("Concat", parts, ["qkv"], {"axis": 0}),
+        ("Transpose", ["qkv"], ["turned"], {}),
+        ("MatMul", ["x", "turned"], ["y"], {}),
+    )
+    [entry] = onnx_source.fold(made, checkpoint("a.qkv_proj.weight"))
+    assert (entry.source, entry.transform) == (("a.qkv_proj.weight",), "permute")
+
+
+@pytest.mark.runtime
+def test_a_large_model_whose_weights_are_computed_is_built_with_them_if_they_fit(tmp_path, monkeypatch):
+    checkpoint = open_source(parity.make("mistral", tmp_path))
+    monkeypatch.setattr(onnx_format, "_LARGE_PARAMETERS", 0)
+    monkeypatch.setattr(onnx_source, "folds", lambda *_: False)
+    made = onnx_format.convert(checkpoint, tmp_path, context_length=64)
+    assert {s for e in made.ledger for s in e.source} == set(checkpoint.tensors)
+    assert sum((made.folder / f).stat().st_size for f in made.files) > 4 * checkpoint.n_parameters
+    monkeypatch.setattr(preflight, "available_ram_bytes", lambda *_: 1)
+    with pytest.raises(EdgeError, match=r"converting to ONNX with all weights in memory needs 0\.9 GB"):
+        onnx_format.convert(checkpoint, tmp_path / "other", context_length=64)

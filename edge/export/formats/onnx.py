@@ -11,10 +11,10 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from edge.errors import EdgeError, UsageError, require
-from edge.export import cache
+from edge.export import cache, onnx_plans, preflight
 from edge.export.artifact import Artifact, Need, Quantization
 from edge.export.checkpoint import Checkpoint
 from edge.progress import Progress, Silent
@@ -24,67 +24,20 @@ if TYPE_CHECKING:
 
     from edge.export.calibrate import Calibration
     from edge.export.onnx_graph import Graph
+    from edge.export.onnx_plans import Plan
     from edge.export.pieces import Pieces
 
 EXTRA = "onnx"
 EXPORTERS = ("mobius", "optimum")  # the first is taken unless another is asked for
 
 
-class _Plan(NamedTuple):
-    """Bits and block size of the matrices, and of the head that shares its blocks with the embedding.
-
-    `attention_bits` are those of the matrices of attention, where they differ.
-    """
-
-    bits: int
-    block: int
-    head_bits: int
-    head_block: int
-    method: str
-    attention_bits: int = 0
-
-    def at(self, source: str, is_head: bool) -> tuple[int, int]:
-        """Bits and block size of the matrix that the tensor `source` is in."""
-        if is_head:
-            return self.head_bits, self.head_block
-        return (self.attention_bits or self.bits) if ".self_attn." in source else self.bits, self.block
-
-
-_PLANS: dict[str, _Plan] = {}
-
-
-def _table() -> dict[str, Quantization]:
-    """Every way to store weights, best first among equals; the short names are the recommended ones."""
-    rows = {
-        "fp32": Quantization("fp32", 32, 32.0, about="full precision; the reference of the other files"),
-        "fp16": Quantization("fp16", 16, 16.0, about="half precision on disk; computed in float32 on a CPU"),
-    }
-
-    def add(name: str, plan: _Plan, about: str) -> None:
-        _PLANS[name] = plan
-        # A float32 scale and a zero point for each block.
-        stored = plan.bits + (32 + plan.bits) / plan.block
-        rows[name] = Quantization(name, plan.bits, stored, calibrated=plan.method == "gptq", about=about)
-
-    add("int8", _Plan(8, 32, 8, 32, "rtn"), "hardly any loss")
-    add("int8-64", _Plan(8, 64, 8, 64, "gptq"), "smaller and faster than int8, calibrated")
-    mixed = "calibrated; embedding, head and attention in 8 bits: what small models need"
-    add("int4-mixed", _Plan(4, 32, 8, 32, "gptq", attention_bits=8), mixed)
-    # Fewer scales to read: a tenth faster than blocks of 32, and calibration gives back what that costs.
-    add("int4", _Plan(4, 64, 4, 64, "gptq"), "calibrated; the smallest and fastest")
-    for method in ("rtn", "kquant", "hqq", "gptq"):
-        for block in (32, 64, 128):
-            add(f"int4-{method}-{block}", _Plan(4, block, 4, block, method), f"{method}, blocks of {block}")
-    return rows
-
-
-QUANTIZATIONS: dict[str, Quantization] = _table()
+QUANTIZATIONS: dict[str, Quantization] = onnx_plans.table()
 PORTABLE: dict[str, str] = {"32bit": "fp32", "16bit": "fp16", "8bit": "int8", "4bit": "int4-mixed"}
 
 # What transformers.js calls the file of each precision (its option `dtype`: fp32, fp16, q8, q4).
 _FILE_NAMES = {32: "model", 16: "model_fp16", 8: "model_quantized", 4: "model_q4"}
 _DTYPES = {32: "fp32", 16: "fp16", 8: "q8", 4: "q4"}
-_LARGE_PARAMETERS = 2_000_000_000  # more than that stay in the checkpoint until they are quantized
+_LARGE_PARAMETERS = 500_000_000  # more than that stay in the checkpoint until they are quantized
 _LIBRARY_BYTES = 900 << 20
 _OPSET = 21  # the newest that runtimes in browsers read; the graph needs nothing newer
 
@@ -98,14 +51,14 @@ def estimate(checkpoint: Checkpoint, quantization: str, *, calibrated: bool = Tr
     """Memory, disk and time of `convert` and `quantize`, from measured rates on two cores."""
     kind = _kind(quantization)
     n = checkpoint.n_parameters
-    method = _method(quantization, calibrated)
+    method = onnx_plans.method(quantization, calibrated=calibrated)
     rates = {"": 0.0, "rtn": 2e7, "kquant": 8e5, "hqq": 3e6, "gptq": 1.2e6}
     if _is_large(checkpoint):  # matrices one by one, each kept on disk until all are written
         largest = max((math.prod(t.shape) for t in checkpoint.tensors.values()), default=0)
         made = 0 if kind.bits >= 16 else int(n * kind.bits_per_weight / 8)
         ram_bytes, disk_bytes = 2 * _LIBRARY_BYTES + 16 * largest, made
     else:
-        ram_bytes, disk_bytes = _LIBRARY_BYTES + 9 * n, 8 * n
+        ram_bytes, disk_bytes = _whole_need(checkpoint).ram_bytes, 8 * n
     return Need(
         ram_bytes=ram_bytes,
         disk_bytes=disk_bytes + int(n * kind.bits_per_weight / 8),
@@ -114,9 +67,15 @@ def estimate(checkpoint: Checkpoint, quantization: str, *, calibrated: bool = Tr
     )
 
 
+def _whole_need(checkpoint: Checkpoint) -> Need:
+    """What it takes when mobius writes all weights."""
+    n = checkpoint.n_parameters
+    return Need(_LIBRARY_BYTES + 9 * n, disk_bytes=8 * n, time_s=0, who="converting to ONNX with all weights in memory")
+
+
 def carries_errors(quantization: str) -> bool:
     """Whether calibrating it takes more of the source than one look at each layer."""
-    return quantization in _PLANS and _PLANS[quantization].method == "gptq"
+    return onnx_plans.method(quantization, calibrated=True) == "gptq"
 
 
 def convert(
@@ -146,6 +105,12 @@ def convert(
     large = _is_large(checkpoint)
     version = mobius_run.build(checkpoint, built, progress, weights=not large)
     graph = onnx_graph.load(built / "model.onnx")
+    if large and not onnx_source.folds(graph, checkpoint):  # mobius computes some of its weights
+        preflight.check(_whole_need(checkpoint), folder)
+        large = False
+        mobius_run.remove(built)
+        mobius_run.build(checkpoint, built, progress)
+        graph = onnx_graph.load(built / "model.onnx")
     onnx_graph.lower_opset(graph, _OPSET)
     onnx_graph.tie_head(graph)
     onnx_rotary.restore(graph, checkpoint, context_length)
@@ -225,13 +190,13 @@ def quantize(
         onnx_nodes.halve(graph)
         plan: dict[str, Any] = {"type": "fp16"}
     elif kind.bits < 16:
-        chosen = _PLANS[quantization]
+        chosen = onnx_plans.PLANS[quantization]
         done = _quantize_matrices(graph, artifact, checkpoint, chosen, calibration, pieces, progress)
         ledger = onnx_join.entries(ledger, onnx_join.join(graph))
         plan = {
             **chosen._asdict(),
             "type": quantization,
-            "method": _method(quantization, calibration is not None),
+            "method": onnx_plans.method(quantization, calibrated=calibration is not None),
             "matrices": done,
             "calibration": calibration.sha256 if calibration and chosen.method == "gptq" else None,
         }
@@ -264,7 +229,7 @@ def _quantize_matrices(
     graph: Graph,
     artifact: Artifact,
     checkpoint: Checkpoint,
-    plan: _Plan,
+    plan: Plan,
     calibration: Calibration | None,
     pieces: Pieces | None,
     progress: Progress,
@@ -390,12 +355,6 @@ def _write(
     config["search"].update(max_length=context_length, do_sample=False, past_present_share_buffer=True)
     (folder / "genai_config.json").write_text(json.dumps(config, indent=2) + "\n")
     return name, f"{name}_data", "genai_config.json", "config.json"
-
-
-def _method(quantization: str, calibrated: bool) -> str:
-    """How the weights are rounded: the plan's method, or to nearest where it is not calibrated."""
-    method = _PLANS[quantization].method if quantization in _PLANS else ""
-    return "rtn" if method == "gptq" and not calibrated else method
 
 
 def _key(checkpoint: Checkpoint, quantization: str, calibration: Calibration | None) -> str:
