@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edge.errors import UsageError, require
+from edge.errors import UsageError
 from edge.export.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -28,11 +28,12 @@ def rotary_tables(checkpoint: Checkpoint, n_positions: int) -> list[tuple[np.nda
     import inspect
 
     import torch
-    import transformers
+
+    from edge.export import reference
 
     config = text_config(checkpoint)
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config)
+        model = reference.library().AutoModelForCausalLM.from_config(config)
     found = next((type(m) for m in model.modules() if type(m).__name__.endswith("RotaryEmbedding")), None)
     if found is None:
         return []
@@ -69,8 +70,8 @@ def check_frequencies(checkpoint: Checkpoint, context_length: int) -> None:
 
 def text_config(checkpoint: Checkpoint) -> Any:
     """The decoder's configuration with all defaults filled in; no code of the checkpoint is run."""
-    require("transformers", extra="export", purpose="reading a model's configuration")
-    import transformers
+    from edge.export import reference
 
+    transformers = reference.library()
     config = transformers.AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
     return config.get_text_config()

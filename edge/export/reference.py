@@ -23,7 +23,7 @@ def causal_lm(checkpoint: Checkpoint) -> Any:
 
     One that does not fit in memory is read layer by layer, each time it is called.
     """
-    transformers = _transformers()
+    transformers = library()
     import torch
 
     if not preflight.holds_source(checkpoint):
@@ -38,7 +38,7 @@ def causal_lm(checkpoint: Checkpoint) -> Any:
 
 def image_text_model(checkpoint: Checkpoint) -> Any:
     """A model that takes pictures and text, from its own files only; no code of the checkpoint is run."""
-    transformers = _transformers()
+    transformers = library()
     import torch
 
     model = transformers.AutoModelForImageTextToText.from_pretrained(
@@ -56,20 +56,18 @@ def load_processor(checkpoint: Checkpoint) -> Any:
     if "video_token_id" in checkpoint.config:
         from edge.export.vision.processor import still_pictures
 
-        return still_pictures(checkpoint, _transformers())
-    return _transformers().AutoProcessor.from_pretrained(
+        return still_pictures(checkpoint, library())
+    return library().AutoProcessor.from_pretrained(
         checkpoint.folder, local_files_only=True, trust_remote_code=False, backend="pil"
     )
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """The source's tokenizer as `transformers` loads it, with its chat template."""
-    return _transformers().AutoTokenizer.from_pretrained(
-        checkpoint.folder, local_files_only=True, trust_remote_code=False
-    )
+    return library().AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
 
 
-def _transformers() -> Any:
+def library() -> Any:
     """The library, silent: what it and its optional parts have to say while loading is not for our users."""
     require("transformers", extra="export", purpose="running the source model")
     require("torch", extra="export", purpose="running the source model")
