@@ -296,7 +296,7 @@ def keep(name: str, sample: dict[str, float], load: float | None) -> int:
         if "before_kill_s" in found and whole:
             says = f"processors after the kill, {one}"
             claims.append(_claim(says, "processor_s", one, found, "never killed", whole[0]["processor_s"]))
-    return race.keep("large_model", race.Race(str(__doc__).splitlines()[0], about, samples, load), claims)
+    return race.keep("large_model", race.Race(str(__doc__).splitlines()[0], about, samples, load), claims, words=[])
 
 
 def _claim(says: str, quantity: str, ours: str, found: dict[str, float], theirs: str, allowed: float) -> dict[str, Any]:

@@ -135,8 +135,11 @@ def judge(race: Race, claims: Sequence[Claim]) -> list[dict[str, Any]]:
     return out
 
 
-def keep(name: str, race: Race, claims: list[dict[str, Any]]) -> int:
-    """Write `results/<name>.json`, print the verdict; 0 when every claim is met."""
+def keep(name: str, race: Race, claims: list[dict[str, Any]], words: Sequence[str] | None = None) -> int:
+    """Write `results/<name>.json`, print the verdict; 0 when every claim is met.
+
+    `words` are those of the command that say what was measured (default: all of them).
+    """
     device = profile.this_machine()
     busy = is_busy(race.load_before or 0)
     record = {
@@ -149,7 +152,7 @@ def keep(name: str, race: Race, claims: list[dict[str, Any]]) -> int:
         "busy": busy,
         "versions": _versions(),
         "taken_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": ["python", "-m", f"benchmarks.{name}", *sys.argv[1:]],
+        "command": ["python", "-m", f"benchmarks.{name}", *(sys.argv[1:] if words is None else words)],
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
