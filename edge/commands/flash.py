@@ -120,5 +120,6 @@ def _line(target: Target, result: Flashed | EdgeError) -> str:
     return (
         f"{target.name}: {result.bundle.name} ({result.bundle.id}) runs there with {result.how}; {proof}\n"
         f"  sent {result.sent_bytes / 1e6:.1f} of {result.total_bytes / 1e6:.1f} MB in {result.seconds:.1f} s; "
-        f"talk to it: edge chat --on {target.name}{notes}"
+        f"talk to it: edge chat --on {target.name}\n"
+        f"  or at the device: {result.root}/bin/edge-chat{notes}"
     )

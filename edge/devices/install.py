@@ -48,13 +48,14 @@ class Flashed:
     seconds: float
     selftest: dict[str, Any] | None
     facts: Facts
+    root: str  # of the store there
     notes: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
         return {
-            "device": self.device, "bundle": {"name": self.bundle.name, "id": self.bundle.id}, "changed": self.changed,
-            "previous": self.previous, "runs_with": self.how, "sent_bytes": self.sent_bytes,
+            "device": self.device, "store": self.root, "bundle": {"name": self.bundle.name, "id": self.bundle.id},
+            "changed": self.changed, "previous": self.previous, "runs_with": self.how, "sent_bytes": self.sent_bytes,
             "total_bytes": self.total_bytes, "seconds": round(self.seconds, 3), "selftest": self.selftest,
             "facts": self.facts.record(), "notes": list(self.notes),
         }  # fmt: skip
@@ -94,7 +95,7 @@ def flash(folder: Path, device: Device, wishes: Wishes | None = None, progress: 
             done = one.run()
             return Flashed(
                 device.address, bundle, done.changed, done.previous, done.how, sent + one.sent, one.total,
-                time.monotonic() - began, done.selftest, one.facts, one.notes,
+                time.monotonic() - began, done.selftest, one.facts, one.root, one.notes,
             )  # fmt: skip
         except LinkLost as err:
             sent += one.sent
@@ -147,6 +148,7 @@ class _Flash:
         self._device, self._wishes, self._progress = device, wishes, progress
         self._bundle, self._entries, self._signed = bundle, entries, signed
         self._store = Store(device, wishes.root)
+        self.root = self._store.root
         self.sent = self.total = 0
         self.reached = False
         self.notes: tuple[str, ...] = ()

@@ -10,6 +10,7 @@
 #   refs/ID.start         how it is started; refs/ID.packs: a line for each pack it needs; refs/PACK.pack: as refs/ID
 #   packs/PACK/           a runtime, unpacked
 #   current  previous     -> bundles/ID
+#   bin/edge-chat         talks to what is current: for whoever sits at the device
 set -u
 verb=$1 root=$2
 shift 2
@@ -65,6 +66,18 @@ each_bundle() { # the ids that there are lines of
   done
 }
 
+# A link to it from a folder of PATH works too. What cannot be written now is written at the next change.
+talk() {
+  mkdir -p "$root/bin" 2>/dev/null || return 0
+  printf '%s\n' "#!$(command -v sh)" \
+    'here=$(readlink -f "$0") && root=${here%/bin/*} || exit 1' \
+    'now=$(readlink "$root/current") || now=$(readlink "$root/current.new")' \
+    '[ -n "$now" ] || { echo "edge: nothing is installed in $root" >&2; exit 4; }' \
+    'exec sh "$root/refs/${now##*/}.start" ask "$@"' \
+    > "$root/bin/edge-chat.new" 2>/dev/null && chmod 755 "$root/bin/edge-chat.new" \
+    && mv -f "$root/bin/edge-chat.new" "$root/bin/edge-chat" || :
+}
+
 case $verb in
 inventory)
   place=$root
@@ -96,6 +109,7 @@ hold) # TOKEN: holds the lock as long as somebody writes a byte every few second
     flock -n 9 || fail 75 "$(cat "$root/lock.owner" 2>/dev/null)"
     printf %s "$1" > "$root/lock.owner" || fail 74 "$root cannot be written"
     settle
+    talk
     rm -rf "$root"/bundles/.new-* "$root"/bundles/.old-* "$root"/packs/.new-* "$root"/incoming
     echo held
     # busybox's timeout leaves a watchdog behind for a second: it must not hold the lock.

@@ -3,7 +3,7 @@
     python -m edge.runtimes.worker FOLDER serve      answers requests, a line of JSON each
     python -m edge.runtimes.worker FOLDER selftest   loads it, compares the first tokens, and says what it took
     python -m edge.runtimes.worker FOLDER bench '{"threads": null, ...}'    one repetition, as edge bench does
-    python -m edge.runtimes.worker FOLDER ask        a line in, an answer out: for who sits at the device
+    python -m edge.runtimes.worker FOLDER ask [--image FILE]... [WORDS]...    for who sits at the device: edge-chat
 
 The requests of `serve`: {"do": "open", "threads": 4, "context": 2048}, then any number of
 {"do": "generate", "ids": [...], "sampling": {...}, "pictures": [base64]}, which may be cut short by
@@ -24,7 +24,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from edge import bundle as bundles
 from edge.errors import EdgeError, InputError, UsageError
@@ -182,22 +182,64 @@ def selftest(folder: Path) -> dict[str, Any]:
     return {"bundle": bundle.id, "tokens": found, "compared": len(tokens), "peak_rss_bytes": meter.peak_rss_bytes()}
 
 
-def ask(folder: Path, inputs: Iterator[str]) -> None:
-    """A conversation for somebody at the device itself: no library but the runtime's own is needed."""
+def ask(folder: Path, words: Sequence[str], inputs: TextIO) -> None:
+    """A conversation for somebody at the device itself: no library but the runtime's own is needed.
+
+    `words` are a question, which is answered; without them every line of `inputs` is one. Pictures
+    (`--image FILE`) belong to the first question.
+    """
     from edge.runtimes.conversation import Conversation
 
+    rest = list(words)
+    images: list[str] = []
+    while rest[:1] == ["--image"]:
+        if len(rest) < 2:
+            raise UsageError("--image wants a file")
+        images.append(rest[1])
+        rest = rest[2:]
     with open_bundle(folder, check=False) as model:
         conversation = Conversation(model)
-        for line in inputs:
+        if rest:
+            _reply(conversation, " ".join(rest), images)
+            return
+        asking = inputs.isatty()
+        if asking:
+            sys.stderr.write(f"{model.bundle.name}; Ctrl-C stops an answer, Ctrl-D ends\n")
+        for line in _asked(inputs, asking):
             if not line.strip():
                 continue
             try:
-                for piece in conversation.say(line.rstrip("\n"), Sampling(temperature=0.0)):
-                    sys.stdout.write("".join(c for c in piece.text if c.isprintable() or c in "\n\t"))
-                    sys.stdout.flush()
+                _reply(conversation, line.rstrip("\n"), images)
+                images = []
             except EdgeError as err:
                 sys.stderr.write(f"edge: {err}\n")
+
+
+def _asked(inputs: TextIO, asking: bool) -> Iterator[str]:
+    """Lines, as they come."""
+    while True:
+        try:
+            if asking:
+                sys.stdout.write("> ")
+                sys.stdout.flush()
+            if not (line := inputs.readline()):
+                return
+        except KeyboardInterrupt:
             sys.stdout.write("\n")
+            continue
+        yield line
+
+
+def _reply(conversation: Any, question: str, images: Sequence[str]) -> None:
+    try:
+        for piece in conversation.say(question, Sampling(temperature=0.0), images=images):
+            sys.stdout.write("".join(c for c in piece.text if c.isprintable() or c in "\n\t"))
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
 
 
 def main(argv: Sequence[str]) -> int:
@@ -219,7 +261,11 @@ def main(argv: Sequence[str]) -> int:
                 found = bench_worker.run({**json.loads(argv[2]), "bundle": str(folder)})
                 sys.stdout.write(json.dumps(found) + "\n")
             case "ask":
-                ask(folder, iter(sys.stdin))
+                try:
+                    ask(folder, argv[2:], sys.stdin)
+                except EdgeError as err:
+                    sys.stderr.write(f"edge: {err}\n")
+                    return err.exit_code
             case other:
                 raise UsageError(f"the worker knows no {other!r}")
     except EdgeError as err:

@@ -61,6 +61,13 @@ def test_only_what_runs_and_what_ran_before_are_kept(memory, folders, tmp_path):
     assert old not in there.blobs
 
 
+def test_the_command_at_the_device_starts_what_is_current(device, folders):
+    flash(folders[0], device)
+    done = device.run([f"{device.root}/bin/edge-chat", "hello"])
+    assert (done.code, done.reason) == (64, "it ended with code 64")  # what `quick` starts does not know "ask"
+    assert device.run(["sh", f"{device.root}/bin/edge-chat"]).code == 64
+
+
 def test_remove(memory, folders):
     old, new = folders
     flash(old, memory)

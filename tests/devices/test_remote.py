@@ -10,7 +10,7 @@ import pytest
 
 from edge import bundle as bundles
 from edge.cli import main
-from edge.devices import install
+from edge.devices import install, installed
 from edge.devices.address import connect
 from edge.devices.device import LinkLost
 from edge.devices.remote import open_remote
@@ -172,6 +172,25 @@ def test_bench_on_a_device(far, tmp_path, capsys):
     assert main(["bench", "--on", far.address, "other"]) == 2
     assert main(["bench"]) == 2
     assert "which bundle?" in capsys.readouterr().err
+
+
+def test_who_sits_at_the_device_talks_to_what_is_current(tmp_path):
+    device = connect(f"local:{tmp_path / 'store'}")
+    command = f"{device.root}/bin/edge-chat"
+    for name in ("old", "new"):
+        tiny_bundle(tmp_path / name, name=name)
+        assert install.flash(tmp_path / name, device).root == device.root
+    assert "two words" in device.run([command, "two words"]).text
+    assert "a line" in device.run([command], stdin=b"a line\n").text
+    link = tmp_path / "edge-chat"
+    link.symlink_to(command)
+    asked = ["sh", "-c", f"printf 'x\n' | script -qec {link} /dev/null"]
+    assert "new; Ctrl-C stops an answer" in device.run(asked).text
+    assert main(["rollback", device.address]) == 0
+    assert "old; Ctrl-C stops an answer" in device.run(asked).text
+    installed.remove(device, [], current=True)
+    done = device.run([command, "x"])
+    assert (done.code, done.reason) == (4, f"edge: nothing is installed in {device.root}")
 
 
 def test_the_verbs(far, capsys):

@@ -8,6 +8,7 @@ import pytest
 from edge import bundle as bundles
 from edge.errors import InputError
 from edge.runtimes import worker
+from edge.runtimes.model import Piece
 from tests.tiny_bundle import tiny_bundle
 
 
@@ -84,5 +85,51 @@ def test_the_program(folder, capsys, monkeypatch):
 
 
 def test_somebody_at_the_device(folder, capsys):
-    worker.ask(folder, iter(["hello\n", "\n"]))
-    assert "hello" in capsys.readouterr().out
+    worker.ask(folder, [], io.StringIO("hello\n\nagain\n"))
+    said = capsys.readouterr()
+    assert said.out.index("hello") < said.out.index("again")
+    assert said.err == ""
+    worker.ask(folder, ["two", "words"], io.StringIO("unread"))
+    said = capsys.readouterr().out
+    assert "two words" in said
+    assert "unread" not in said
+
+
+def test_a_terminal_is_asked(folder, capsys, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+        def readline(self):
+            if not (line := super().readline()):
+                return line
+            if line == "interrupt\n":
+                raise KeyboardInterrupt
+            return line
+
+    worker.ask(folder, [], Terminal("interrupt\nhello\n"))
+    said = capsys.readouterr()
+    assert said.out.startswith("> \n> ")
+    assert "hello" in said.out
+    assert "tiny; Ctrl-C stops an answer" in said.err
+
+
+def test_an_answer_that_is_interrupted_ends_its_line(folder, capsys, monkeypatch):
+    from edge.runtimes.conversation import Conversation
+
+    def say(self, text, sampling, images):
+        yield Piece("he", 5, 0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Conversation, "say", say)
+    worker.ask(folder, [], io.StringIO("hello\nhello\n"))
+    assert capsys.readouterr().out == "he\nhe\n"
+
+
+def test_what_cannot_be_shown_is_said(folder, capsys):
+    assert worker.main([str(folder), "ask", "--image"]) == 2
+    assert "edge: --image wants a file" in capsys.readouterr().err
+    assert worker.main([str(folder), "ask", "--image", "none.png", "what?"]) == 2
+    assert "there is no picture" in capsys.readouterr().err
+    worker.ask(folder, ["--image", "none.png"], io.StringIO("what?\n"))
+    assert "edge: " in capsys.readouterr().err

@@ -6,6 +6,8 @@ Under qemu-user, so what it takes says nothing about a device; that the tokens a
 from __future__ import annotations
 
 import base64
+import contextlib
+import io
 import json
 import shutil
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from edge.devices.address import connect
 from edge.devices.pack import build, levels, llama
 from edge.devices.store import Store
 from edge.errors import DeviceError, EdgeError
+from edge.runtimes import worker
 from edge.runtimes.model import open_bundle
 from edge.runtimes.session import Sampling
 from tests.rigs import raspberry
@@ -120,6 +123,21 @@ def said_there(device, folder, ids=PROMPT, pictures=()):
     return [line["id"] for line in answer if "id" in line]
 
 
+def told_here(folder):
+    """What somebody reads who sits at this machine."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        worker.ask(folder, ["hello"], io.StringIO())
+    return out.getvalue()
+
+
+def told_there(device):
+    """The same at the device, with nothing of this machine but the link."""
+    done = device.run([f"{device.root}/bin/edge-chat", "hello"], timeout_s=600)
+    assert done.code == 0, done.reason
+    return done.text
+
+
 @pytest.mark.parametrize("format_name", ["gguf", "onnx", "tflite"])
 def test_a_phone_says_what_this_machine_says(phone, tiny, format_name):
     folder = tiny(format_name)
@@ -127,6 +145,7 @@ def test_a_phone_says_what_this_machine_says(phone, tiny, format_name):
     assert (done.changed, done.how) == (True, "the runtime pack for armv8.2")
     assert done.facts.emulated
     assert said_there(phone, folder) == said_here(folder)
+    assert told_there(phone) == told_here(folder)
     assert Store(phone).fsck() == ()
     # onnxruntime's telemetry keeps a database where it is not told to be silent.
     assert phone.run(["find", "/data", "/sdcard", "-name", "*onnxruntime.db*", "-o", "-name", "deviceid"]).out == b""
@@ -158,6 +177,7 @@ def test_a_raspberry_pi_runs_the_same_pack_beside_its_own_python(pi, tiny):
     assert done.facts.profile.cpu == "Raspberry Pi 4 Model B Rev 1.4"
     assert done.facts.python_version[:2] == (3, 11)
     assert said_there(pi, folder) == said_here(folder)
+    assert told_there(pi) == told_here(folder)
 
 
 def test_a_phone_sees_what_this_machine_sees(phone, tiny, tmp_path):
