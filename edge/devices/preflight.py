@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from edge.bundle import Bundle
@@ -10,6 +11,7 @@ from edge.devices.facts import Facts
 _SCRATCH_BYTES = 160 << 20  # Python, its libraries and a runtime's working memory
 _SYSTEM_BYTES = 150 << 20  # what a small Linux takes for itself
 _MARGIN_BYTES = 16 << 20  # disks that are full to the last byte do other harm
+_CLOCK_S = 86400  # a Raspberry Pi has no clock of its own: until it has asked the network it is somewhere in the past
 _PAGE_BYTES = 1 << 16  # our libraries' segments are aligned to this
 
 
@@ -56,6 +58,9 @@ def check(
     if facts.profile.page_bytes > _PAGE_BYTES:
         against.append(f"its memory pages are {facts.profile.page_bytes} bytes; up to {_PAGE_BYTES} work")
     state = facts.state
+    if state and state.clock_s is not None and abs(state.clock_s - time.time()) > _CLOCK_S:
+        days = (state.clock_s - time.time()) / 86400
+        notes.append(f"its clock is {abs(days):.0f} days {'ahead' if days > 0 else 'behind'}; nothing here needs it")
     if state and state.throttled not in (None, "no"):
         notes.append(f"its firmware says: {state.throttled}")
     if (

@@ -5,81 +5,46 @@ Under qemu-user, so what it takes says nothing about a device; that the tokens a
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import io
-import json
-import shutil
-from contextlib import contextmanager
-
 import pytest
 
 from edge import bundle as bundles
 from edge.devices import install
-from edge.devices.address import connect
-from edge.devices.pack import build, levels, llama
+from edge.devices.pack import build, levels
 from edge.devices.store import Store
-from edge.errors import DeviceError, EdgeError
-from edge.runtimes import worker
+from edge.errors import DeviceError
 from edge.runtimes.model import open_bundle
 from edge.runtimes.session import Sampling
-from tests.rigs import raspberry
-from tests.rigs.adbd import client, tree
-from tests.rigs.adbd.client import Adb
-from tests.rigs.adbd.device import Device
+from tests.cells import said_by, said_there
+from tests.rigs import machines
 
 pytestmark = [pytest.mark.rig, pytest.mark.timeout(1800)]
 N_NEW = 6
 PROMPT = list(range(40, 52))
 
 
-@pytest.fixture(scope="module")
-def adb(tmp_path_factory):
-    if reason := tree.missing("arm64") or client.missing():
+def a(kind, tmp_path_factory, cpu):
+    """A device for a module."""
+    if reason := machines.missing(kind):
         pytest.skip(reason)
-    try:
-        llama.key()
-    except EdgeError as err:
-        pytest.skip(str(err))
-    with pytest.MonkeyPatch.context() as patch, Adb(tmp_path_factory.mktemp("adb")) as adb:
-        for name, value in adb.environment.items():
-            patch.setenv(name, value)
-        yield adb
-
-
-@contextmanager
-def a_phone(folder, cpu):
-    with Device(tree.Tree(folder / "tree", "arm64", cpu)) as phone:
-        yield connect(f"adb:{phone.serial}")
-    shutil.rmtree(folder / "tree")  # hundreds of megabytes, which pytest would keep for three runs
-
-
-@pytest.fixture(scope="module")
-def phone(adb, tmp_path_factory):
-    with a_phone(tmp_path_factory.mktemp("phone"), "cortex-a76") as device:
+    with machines.KINDS[kind](tmp_path_factory.mktemp(kind), cpu) as device:
         yield device
 
 
 @pytest.fixture(scope="module")
-def old_phone(adb, tmp_path_factory):
+def phone(tmp_path_factory):
+    yield from a("android", tmp_path_factory, "cortex-a76")
+
+
+@pytest.fixture(scope="module")
+def old_phone(tmp_path_factory):
     """One whose processor has no dot products, as a Raspberry Pi 4's."""
-    with a_phone(tmp_path_factory.mktemp("old"), "cortex-a72") as device:
-        yield device
+    yield from a("android", tmp_path_factory, "cortex-a72")
 
 
 @pytest.fixture(scope="module")
-def pi(adb, tmp_path_factory):
+def pi(tmp_path_factory):
     """A Raspberry Pi 4, whose Python has no numpy."""
-    if reason := raspberry.missing():
-        pytest.skip(reason)
-    rig = raspberry.Rig(tmp_path_factory.mktemp("pi"), "cortex-a72")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGE_SSH_CONFIG", str(rig.config))
-        device = connect(rig.address)
-        yield device
-        device.close()
-    rig.stop()
-    shutil.rmtree(rig.tree.root)
+    yield from a("pi", tmp_path_factory, "cortex-a72")
 
 
 @pytest.fixture(scope="module")
@@ -102,40 +67,19 @@ def tiny(tmp_path_factory):
 def said_here(folder, prompt=PROMPT):
     with open_bundle(folder, threads=1, check=False) as model:
         prompt = prompt if isinstance(prompt, list) else model.prompt(prompt)
-        return [piece.token_id for piece in model.generate_ids(prompt, Sampling(max_tokens=N_NEW))]
+        return said_by(model, prompt, N_NEW)
 
 
-def said_there(device, folder, ids=PROMPT, pictures=()):
-    """The tokens of the worker of what was flashed."""
-    stream = device.open(["sh", f"{device.root}/refs/{bundles.read(folder).id}.start", "serve"])
-
-    def ask(**request):
-        stream.write(json.dumps(request).encode() + b"\n")
-        return json.loads(stream.readline(timeout_s=600))
-
-    assert ask(do="open", threads=1).get("bundle") == bundles.read(folder).id
-    shown = [base64.b64encode(picture).decode() for picture in pictures]
-    answer = [ask(do="generate", ids=ids, pictures=shown, sampling={"max_tokens": N_NEW})]
-    while "id" in answer[-1] or "read" in answer[-1]:
-        answer.append(json.loads(stream.readline(timeout_s=600)))
-    assert "stats" in answer[-1], answer[-1]
-    stream.finish(60)
-    return [line["id"] for line in answer if "id" in line]
-
-
-def told_here(folder):
-    """What somebody reads who sits at this machine."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        worker.ask(folder, ["hello"], io.StringIO())
-    return out.getvalue()
-
-
-def told_there(device):
-    """The same at the device, with nothing of this machine but the link."""
+def assert_it_talks_by_itself(device, folder):
+    """`edge-chat` at the device, with nothing of this machine but the link: it begins with the words said here."""
+    with open_bundle(folder, threads=1, check=False) as model:
+        pieces = model.generate("hello", Sampling(max_tokens=N_NEW))
+        wanted = "".join(c for piece in pieces for c in piece.text if c.isprintable() or c in "\n\t")
     done = device.run([f"{device.root}/bin/edge-chat", "hello"], timeout_s=600)
     assert done.code == 0, done.reason
-    return done.text
+    assert wanted
+    # Its last character may go on with the token after.
+    assert done.text.startswith(wanted[:-1])
 
 
 @pytest.mark.parametrize("format_name", ["gguf", "onnx", "tflite"])
@@ -144,8 +88,8 @@ def test_a_phone_says_what_this_machine_says(phone, tiny, format_name):
     done = install.flash(folder, phone)
     assert (done.changed, done.how) == (True, "the runtime pack for armv8.2")
     assert done.facts.emulated
-    assert said_there(phone, folder) == said_here(folder)
-    assert told_there(phone) == told_here(folder)
+    assert said_there(phone, folder, PROMPT, n=N_NEW) == said_here(folder)
+    assert_it_talks_by_itself(phone, folder)
     assert Store(phone).fsck() == ()
     # onnxruntime's telemetry keeps a database where it is not told to be silent.
     assert phone.run(["find", "/data", "/sdcard", "-name", "*onnxruntime.db*", "-o", "-name", "deviceid"]).out == b""
@@ -155,7 +99,7 @@ def test_a_processor_without_dot_products_gets_a_pack_without_them(old_phone, ti
     folder = tiny("gguf")
     done = install.flash(folder, old_phone)
     assert done.how == "the runtime pack for armv8.0"
-    assert said_there(old_phone, folder) == said_here(folder)
+    assert said_there(old_phone, folder, PROMPT, n=N_NEW) == said_here(folder)
 
 
 def test_the_wrong_pack_fails_its_self_test_and_what_ran_stays(old_phone, tiny, monkeypatch):
@@ -166,7 +110,7 @@ def test_the_wrong_pack_fails_its_self_test_and_what_ran_stays(old_phone, tiny, 
         install.flash(right, old_phone)
     monkeypatch.undo()
     assert Store(old_phone).inventory().current == bundles.read(right).id
-    assert said_there(old_phone, right) == said_here(right)
+    assert said_there(old_phone, right, PROMPT, n=N_NEW) == said_here(right)
 
 
 def test_a_raspberry_pi_runs_the_same_pack_beside_its_own_python(pi, tiny):
@@ -176,8 +120,8 @@ def test_a_raspberry_pi_runs_the_same_pack_beside_its_own_python(pi, tiny):
     assert (done.facts.system[:6], done.facts.emulated) == ("Debian", True)
     assert done.facts.profile.cpu == "Raspberry Pi 4 Model B Rev 1.4"
     assert done.facts.python_version[:2] == (3, 11)
-    assert said_there(pi, folder) == said_here(folder)
-    assert told_there(pi) == told_here(folder)
+    assert said_there(pi, folder, PROMPT, n=N_NEW) == said_here(folder)
+    assert_it_talks_by_itself(pi, folder)
 
 
 def test_a_phone_sees_what_this_machine_sees(phone, tiny, tmp_path):
@@ -190,10 +134,10 @@ def test_a_phone_sees_what_this_machine_sees(phone, tiny, tmp_path):
     with open_bundle(folder, threads=1, check=False) as model:
         ids = list(model.prompt(words))
     install.flash(folder, phone)
-    assert said_there(phone, folder, ids, [path.read_bytes()]) == said_here(folder, tuple(words))
+    assert said_there(phone, folder, ids, [path.read_bytes()], N_NEW) == said_here(folder, tuple(words))
 
 
-def test_packs_hold_what_their_bundles_need_and_no_more(adb):
+def test_packs_hold_what_their_bundles_need_and_no_more(phone):
     made = build.build(["echo"], "armv8.2", vision=True)
     names = {file.path.partition("/")[2].partition("/")[0] for file in made.files if file.path.startswith("site/")}
     assert {"PIL", "numpy", "tokenizers", "edge"} <= names
