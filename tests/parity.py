@@ -45,10 +45,10 @@ _EIGHT_BITS = {"tflite": "int8-weights"}
 N_GREEDY_SEEING = 6  # features 5e-4 away, as llama.cpp's are, let a random model's words part some day
 _INTRODUCTION = (
     "Generated from test results (`python -m tests.parity`). A tiny random checkpoint of each type, with what is",
-    "particular about the type, is exported at full precision and in 8 bits through the [gate](../guides/gate.md), on",
-    "the runtime that ships, and its greedy tokens after a long prompt are compared with those of `transformers`. The",
-    "figures are the error of its logits (NMSE) at full precision and in 8 bits. Random weights show that a type is",
-    "converted faithfully; they say nothing about how much quality a trained model keeps.",
+    "particular about the type, is exported at full precision and in 8 bits (in TFLite `int8-weights`) through the",
+    "[gate](../guides/gate.md), on the runtime that ships, and its greedy tokens after a long prompt are compared with",
+    "those of `transformers`. The figures are the error of its logits (NMSE) at full precision and in 8 bits. Random",
+    "weights show that a type is converted faithfully; they say nothing about how much quality a trained model keeps.",
     "",
     "Of models that see, logits and tokens are those after pictures, and a third figure is how far the features of",
     "pictures are away from the source's, relative to their size. CI repeats GGUF and ONNX of all text models and all",

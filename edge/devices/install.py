@@ -196,9 +196,9 @@ class _Flash:
             held.switch(bundle.id)
             signature.note(held, self._signed, there, bundle, self._wishes)
             progress.start("tidying up")
-            kept = {bundle.id, there.current if there.current != bundle.id else there.previous}
-            held.remove(*(set(there.bundles) - kept))
-        return _Done(True, there.current if there.current != bundle.id else there.previous, how.how, said)
+            before = there.current if there.current != bundle.id else there.previous
+            held.remove(*(set(there.bundles) - {bundle.id, before}))
+        return _Done(True, before, how.how, said)
 
     def _send(self, held: Held, there: Inventory, lacking: Sequence[Entry], todo: int) -> None:
         self._progress.start(f"sending to {self._device.address}", max(1, todo), "bytes")

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,16 @@ _TIMEOUT_S = 6 * 3600
 
 
 def convert(
-    checkpoint: Checkpoint, folder: Path, *, context_length: int, prefills: Sequence[int], embedder: bool = False
+    checkpoint: Checkpoint, folder: Path, *, graphs: Mapping[int, Sequence[int]], embedder: bool = False
 ) -> str:
     """Write `folder/model.tflite` in float32; litert-torch's version.
+
+    `graphs` has, for each window on the cache, the sizes of its prefills; the largest window is the cache.
 
     With `embedder`, the token embedding is in `folder/embedder.tflite`, and the model takes embeddings.
     Raises `EdgeError` with the last line of what the converter said when it fails.
     """
-    sizes = ",".join(map(str, prefills))
-    said = _worker("convert", checkpoint.folder, folder, context_length, sizes, "embedder" if embedder else "whole")
+    said = _worker("convert", checkpoint.folder, folder, json.dumps(graphs), "embedder" if embedder else "whole")
     wanted = ["model.tflite", *(["embedder.tflite"] if embedder else [])]
     if said is not None or not all((folder / name).is_file() for name in wanted):
         preflight.refuse_full_disk(folder)
@@ -49,12 +50,16 @@ def vision(checkpoint: Checkpoint, target: Path, side: int) -> str:
     return metadata.version("litert-torch")
 
 
-def quantize(source: Path, target: Path, recipe: list[dict[str, Any]]) -> str:
-    """Write `target` as an ai-edge-quantizer recipe says; the quantizer's version."""
+def quantize(source: Path, target: Path, recipe: list[dict[str, Any]], *, near: bool = True) -> str:
+    """Write `target` as an ai-edge-quantizer recipe says; the quantizer's version.
+
+    Without `near`, the signatures that see only the first rows of the cache are left out.
+    """
     written = target.with_suffix(".recipe.json")
     written.write_text(json.dumps(recipe))
-    said = _worker("quantize", source, target, written)
+    said = _worker("quantize", source, target, written, "near" if near else "whole")
     written.unlink()
+    target.with_suffix(".whole").unlink(missing_ok=True)
     if said is not None or not target.is_file():
         preflight.refuse_full_disk(target.parent)
         raise EdgeError(f"ai-edge-quantizer cannot quantize {source.name}: {said or 'it wrote no file'}")

@@ -1,8 +1,10 @@
 """What runs in a process of its own: litert-torch and the LiteRT quantizer, which print, and keep memory.
 
-python -m edge.export.litert_worker convert CHECKPOINT FOLDER CONTEXT PREFILL,PREFILL [embedder|whole]
+python -m edge.export.litert_worker convert CHECKPOINT FOLDER GRAPHS [embedder|whole]
 python -m edge.export.litert_worker vision CHECKPOINT TO SIDE
-python -m edge.export.litert_worker quantize FROM TO RECIPE.json
+python -m edge.export.litert_worker quantize FROM TO RECIPE.json [near|whole]
+
+GRAPHS is JSON, {"512": [16, 128], "2048": [128]}: for each window on the cache, the sizes of its prefills.
 """
 
 from __future__ import annotations
@@ -18,24 +20,25 @@ from typing import Any
 _RENAMED_BYTES = 1_800_000_000  # a FlatBuffer with everything inside ends at 2 GiB
 
 
-def convert(checkpoint: Path, folder: Path, context_length: int, prefills: list[int], embedder: bool) -> None:
-    """Write `folder/model.tflite` in float32, its weights named as in the checkpoint.
+def convert(checkpoint: Path, folder: Path, graphs: dict[int, list[int]], embedder: bool) -> None:
+    """Write `folder/model.tflite` in float32, its weights named as in the checkpoint; its cache is the largest window.
 
     With `embedder`, the token embedding is in `folder/embedder.tflite`, and the model takes embeddings.
     """
     _stand_in_for_tensorflow()
     from litert_torch.generative.export_hf import export
 
-    from edge.export import experts, litert_experts
+    from edge.export import experts, litert_experts, litert_near
     from edge.export.source import open_source
 
     _one_window_for_all()
+    litert_near.install(graphs)
     mixture = experts.layers(open_source(str(checkpoint)))
     export.export(
         model=str(checkpoint),
         output_dir=str(folder),
-        prefill_lengths=prefills,
-        cache_length=context_length,
+        prefill_lengths=sorted({size for sizes in graphs.values() for size in sizes}),
+        cache_length=max(graphs),
         quantization_recipe="none",
         bundle_litert_lm=False,
         keep_temporary_files=True,
@@ -89,12 +92,25 @@ def _one_window_for_all() -> None:
     kind.adapt_inputs = adapted
 
 
-def quantize(source: Path, target: Path, recipe: Path) -> None:
-    """Write `target` as the recipe says (ai-edge-quantizer's own JSON)."""
+def quantize(source: Path, target: Path, recipe: Path, near: bool) -> None:
+    """Write `target` as the recipe says (ai-edge-quantizer's own JSON); without `near`, as `litert_near.empty` says."""
     from ai_edge_quantizer import quantizer
 
+    if not near:
+        source = _without_near(source, target.with_suffix(".whole"))
     made = quantizer.Quantizer(str(source), json.loads(recipe.read_text()))
     made.quantize().export_model(str(target), overwrite=True)
+
+
+def _without_near(source: Path, target: Path) -> Path:
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    from edge.export import flatbuffer, litert_near
+
+    model = flatbuffer_utils.read_model(str(source))
+    litert_near.empty(model)
+    flatbuffer.write(model, target)
+    return target
 
 
 def _stand_in_for_tensorflow() -> None:
@@ -197,9 +213,9 @@ def _fingerprint(shape: Any, data: bytes) -> str:
 if __name__ == "__main__":
     verb, *rest = sys.argv[1:]
     if verb == "convert":
-        sizes = [int(n) for n in rest[3].split(",")]
-        convert(Path(rest[0]), Path(rest[1]), int(rest[2]), sizes, rest[4] == "embedder")
+        graphs = {int(window): sizes for window, sizes in json.loads(rest[2]).items()}
+        convert(Path(rest[0]), Path(rest[1]), graphs, rest[3] == "embedder")
     elif verb == "vision":
         vision(Path(rest[0]), Path(rest[1]), int(rest[2]))
     else:
-        quantize(Path(rest[0]), Path(rest[1]), Path(rest[2]))
+        quantize(Path(rest[0]), Path(rest[1]), Path(rest[2]), rest[3] == "near")

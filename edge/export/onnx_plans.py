@@ -47,7 +47,7 @@ def table() -> dict[str, Quantization]:
     add("int8-64", Plan(8, 64, 8, 64, "gptq"), "smaller and faster than int8, calibrated")
     mixed = "calibrated; embedding, head and attention in 8 bits: what small models need"
     add("int4-mixed", Plan(4, 32, 8, 32, "gptq", attention_bits=8), mixed)
-    # Fewer scales to read: a tenth faster than blocks of 32, and calibration gives back what that costs.
+    # Fewer scales to read: a tenth faster than blocks of 32, at a mean KLD of 0.22 for 0.18 (SmolLM2, rtn-32: 0.47).
     add("int4", Plan(4, 64, 4, 64, "gptq"), "calibrated; the smallest and fastest")
     for method in ("rtn", "kquant", "hqq", "gptq"):
         for block in (32, 64, 128):

@@ -16,6 +16,7 @@ import hashlib
 import importlib.util
 import os
 import platform
+import re
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 CACHE_PREFIX = "kv_cache_"
+_NEAR = re.compile(r"near_([1-9][0-9]{0,8})_(.+)")
 _PACKED_FILES = 4  # of the most recently used models; each is as large as its model
 
 
@@ -161,6 +163,17 @@ def _close_quietly(state: dict[str, Any]) -> None:
 def _end_quietly() -> None:
     """Drop what the library's own globals log when the process has nothing else left to do."""
     atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2))
+
+
+def near_key(window: int, key: str) -> str:
+    """The name of a signature that does what `key` does and sees only the first `window` rows of the cache."""
+    return f"near_{window}_{key}"
+
+
+def near_of(name: str) -> tuple[int, str] | None:
+    """The window and the key of such a signature; None for one that sees the whole cache."""
+    found = _NEAR.fullmatch(name)
+    return (int(found[1]), found[2]) if found else None
 
 
 def given_input(decode: Signature) -> str:

@@ -40,12 +40,12 @@ def session(**options):
             inputs={"embeddings": shape(1, n, HIDDEN), "mask": shape(1, 1, n, CACHE)}, outputs={"logits": shape(1, 5)}
         )
 
-    header = SimpleNamespace(signatures={"decode": signature(1), f"prefill_{PREFILL}": signature(PREFILL)})
+    signatures = {"decode": signature(1), f"prefill_{PREFILL}": signature(PREFILL)}
 
     def embedder(token_ids):
         return {"embeddings": np.zeros((1, 1, HIDDEN), np.float32)}
 
-    made = TfliteSession(Runner(), header, context_length=CACHE, embedder=embedder, **options)
+    made = TfliteSession(Runner(), signatures, context_length=CACHE, embedder=embedder, **options)
     return made, made._runner
 
 

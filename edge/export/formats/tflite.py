@@ -26,17 +26,20 @@ if TYPE_CHECKING:
 EXTRA = "tflite"
 EMBEDDER = "embedder.tflite"  # of a model that sees: its decoder takes embeddings
 
-# Tokens that one prefill takes. Two sizes: short turns do not pay for a long one, and every size
-# costs a minute of conversion.
+# Tokens that one prefill takes. Two sizes: short turns do not pay for a long one, and every graph
+# costs half a minute of conversion and 8 MB of memory (SmolLM2-135M).
 PREFILLS = (16, 128)
+
+# Rows of the cache that graphs see which do not see all of it (`edge.export.litert_near`).
+NEAR = (512, 2048, 8192, 32768)
 
 
 class _Plan(NamedTuple):
     """Bits, block size (0: a scale for each row), whether activations are rounded to 8 bits too, and the method.
 
     Matrices whose name matches `eight` are kept in 8 bits, a scale for each row; those that `whole` matches stay in
-    float32. The quantizer knows an
-    operation by the name of its result: that of the head is the signature's output `logits`.
+    float32. The quantizer knows an operation by the name of its result: that of the head is the signature's output
+    `logits`.
     """
 
     bits: int
@@ -119,11 +122,10 @@ def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progre
     require("litert_torch", extra="export", purpose="converting to TFLite")
     progress = progress or Silent()
     folder = Path(folder)
-    progress.start("building the TFLite graph (a minute for each prefill size)")
-    prefills = _prefills(checkpoint, context_length)
-    version = litert_run.convert(
-        checkpoint, folder, context_length=context_length, prefills=prefills, embedder=checkpoint.sees
-    )
+    graphs = _graphs(checkpoint, context_length)
+    n = sum(1 + len(sizes) for sizes in graphs.values())
+    progress.start(f"building {n} TFLite graphs")
+    version = litert_run.convert(checkpoint, folder, graphs=graphs, embedder=checkpoint.sees)
     files = ("model.tflite", EMBEDDER) if checkpoint.sees else ("model.tflite",)
     for extra in folder.iterdir():
         if extra.is_dir():
@@ -141,7 +143,7 @@ def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progre
         parts={"embedding": EMBEDDER} if embedder else {},
         ledger=tflite_ledger.ledger(checkpoint, folder / "model.tflite", embedder),
         context_length=context_length,
-        plan={"type": "fp32", "prefills": prefills},
+        plan={"type": "fp32", "prefills": {str(window): sizes for window, sizes in graphs.items()}},
         tools={"litert-torch": version},
     )
 
@@ -176,18 +178,18 @@ def quantize(
         require("ai_edge_quantizer", extra="export", purpose="quantizing to TFLite")
         chosen = _PLANS[quantization]
         # Blocks of 4 bits share scales between columns, which factors would drive apart.
-        smoothed = chosen.dynamic and chosen.bits == 8 and calibration
+        smoothed = chosen.dynamic and chosen.bits == 8
         factors = smooth.factors(checkpoint, calibration, progress) if smoothed and calibration else {}
         progress.start("quantizing")
         with _smoothed(artifact.path, target, factors) as full:
-            tools["ai-edge-quantizer"] = litert_run.quantize(full, target, _recipe(chosen))
+            tools["ai-edge-quantizer"] = litert_run.quantize(full, target, _recipe(chosen), near=chosen.dynamic)
         if embedder:
             litert_run.quantize(artifact.folder / EMBEDDER, embedder, _recipe(chosen))
         plan |= {**chosen._asdict(), "smoothed": len(factors)}
         if not chosen.dynamic:
             # LiteRT computes them in float32: a copy for every signature, and one packed for its kernels.
-            signatures = len(artifact.plan.get("prefills", PREFILLS)) + 1
-            plan |= {"unpacked_bytes": 4 * checkpoint.n_parameters * (signatures + 1)}
+            window, sizes = max(artifact.plan["prefills"].items(), key=lambda item: int(item[0]))
+            plan |= {"prefills": {window: sizes}, "unpacked_bytes": 4 * checkpoint.n_parameters * (len(sizes) + 2)}
         if chosen.method == "gptq" and calibration is not None:
             plan |= {"matrices": _calibrate(target, checkpoint, chosen, calibration, factors, progress)}
             plan |= {"calibration": calibration.sha256}
@@ -273,17 +275,9 @@ def _recipe(plan: _Plan) -> list[dict[str, Any]]:
         for regex, bits, block in rules
         for operation in ("FULLY_CONNECTED", "EMBEDDING_LOOKUP")
     ]
-    if plan.whole:
-        made.append(
-            {
-                "regex": f".*{plan.whole}(#\\d+)?(;|$)",
-                "operation": "FULLY_CONNECTED",
-                "algorithm_key": "no_quantize",
-                "op_config": {},
-            }
-        )
-    made.append({"regex": _ROUTERS, "operation": "FULLY_CONNECTED", "algorithm_key": "no_quantize", "op_config": {}})
-    return made
+    whole = [f".*{plan.whole}(#\\d+)?(;|$)"] if plan.whole else []
+    untouched = {"operation": "FULLY_CONNECTED", "algorithm_key": "no_quantize", "op_config": {}}
+    return made + [{"regex": regex, **untouched} for regex in (*whole, _ROUTERS)]
 
 
 @contextmanager
@@ -344,10 +338,9 @@ def _calibrate(
             )
             tensor = matrices.get(stored or "")
             scales = scales_of(header, tensor) if tensor else None
-            # Scales of a row, or, in 4 bits, of each of its blocks.
-            if tensor is None or (scales is None and (plan.bits == 4 or tensor.n_scales != tensor.shape[0])):
-                return
-            if scales is None and hessian is None:
+            # Scales of a row, which only calibration makes better, or, in 4 bits, of each of its blocks.
+            by_rows = scales is None and plan.bits == 8 and hessian is not None
+            if tensor is None or (scales is None and not (by_rows and tensor.n_scales == tensor.shape[0])):
                 return
             matrix = expert.read(checkpoint) if expert else checkpoint.read(tensor.name)
             if (smoothing := factors.get(tensor.name)) is not None:
@@ -382,11 +375,19 @@ def _method(quantization: str, calibrated: bool) -> str:
     return "rtn" if method == "gptq" and not calibrated else method
 
 
-def _prefills(checkpoint: Checkpoint, context_length: int) -> list[int]:
-    """The usual sizes that fit, and one for the rows of a picture that see each other (Gemma 3)."""
-    sizes = [size for size in PREFILLS if size < context_length]
-    together = checkpoint.config.get("mm_tokens_per_image") or 0
-    return sizes if together <= max(sizes, default=0) else [*sizes, int(together)]
+def _graphs(checkpoint: Checkpoint, context_length: int) -> dict[int, list[int]]:
+    """For each window on the cache, the smallest first, the sizes of its prefills; the last is the whole cache.
+
+    Short prefills are for the nearest window alone. One for the rows of a picture that see each other (Gemma 3)
+    sees everything.
+    """
+    windows = [near for near in NEAR if near < context_length] + [context_length]
+    nearest = [size for size in PREFILLS if size < context_length]
+    graphs = {window: nearest[-1:] for window in windows} | {windows[0]: nearest}
+    together = int(checkpoint.config.get("mm_tokens_per_image") or 0)
+    if together > max(nearest, default=0):
+        graphs[context_length] = [*graphs[context_length], together]
+    return graphs
 
 
 def _kind(quantization: str) -> Quantization:

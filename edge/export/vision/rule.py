@@ -57,6 +57,16 @@ def rule(checkpoint: Checkpoint) -> dict[str, Any]:
     )
 
 
+def refuse_any_size(checkpoint: Checkpoint, made: Mapping[str, Any], where: str) -> None:
+    """Raise `UsageError` for pictures of any size, which graphs of one size (those of `where`) cannot take."""
+    if made["kind"] == "patches":
+        raise UsageError(
+            f"{checkpoint.name} takes pictures of any size and places their rows in height and width (M-RoPE); graphs "
+            f"in {where} are of one size and count one by one",
+            hint="choose --format gguf",
+        )
+
+
 def _processor(checkpoint: Checkpoint) -> Any:
     from edge.export.reference import load_processor
 

@@ -1,16 +1,17 @@
 """TFLite on LiteRT: prompts in the largest prefill that they fill, then token by token.
 
 The file has a `decode` signature for one token, which gives logits, and `prefill_N` signatures for
-N tokens, which only fill the cache. The cache is as long as it was exported; a shorter context can
-be asked for, but saves nothing. A model that sees takes embeddings: those of pictures, and those of
-tokens, which are in a file of their own.
+N tokens, which only fill the cache. Each may be there again as `near_W_…`, which sees only the first W
+rows of the cache and is faster for it: what runs is the nearest that sees enough. The cache is as long as it
+was exported; a shorter context can be asked for, but saves no memory. A model that sees takes embeddings: those
+of pictures, and those of tokens, which are in a file of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edge.bundle import Bundle
 from edge.errors import InputError, UsageError, require
@@ -27,13 +28,21 @@ _HIDDEN = -1e30  # minus infinity gives NaN for a row in which everything is hid
 _WORTH = 4  # a prefill that is filled by a quarter is faster than single tokens
 
 
+class _Graph(NamedTuple):
+    """A signature: it takes `size` rows at once (1: it is a `decode`) and sees `window` rows of the cache."""
+
+    size: int
+    window: int
+    key: str
+
+
 class TfliteSession:
     """One LiteRT model; see `edge.runtimes.session.Session`."""
 
     def __init__(
         self,
         runner: litert.Runner,
-        header: reader.TfliteHeader,
+        signatures: Mapping[str, reader.Signature],
         *,
         context_length: int,
         embedder: Callable[..., Any] | None = None,
@@ -41,7 +50,7 @@ class TfliteSession:
     ) -> None:
         import numpy as np
 
-        decode = header.signatures["decode"]
+        decode = signatures["decode"]
         self._runner: litert.Runner | None = runner
         self._cache_length = decode.inputs["mask"].shape[-1]
         self.context_length = min(context_length, self._cache_length)
@@ -50,7 +59,9 @@ class TfliteSession:
         self._embedder = embedder
         self._bidirectional = bidirectional  # whether the rows of a picture see each other
         self.hidden_size = decode.inputs[given].shape[-1] if embedder is not None else 0
-        self._prefills = sorted(s.inputs[given].shape[1] for k, s in header.signatures.items() if k != "decode")
+        self._graphs = sorted(
+            _Graph(s.inputs[given].shape[1], s.inputs["mask"].shape[-1], key) for key, s in signatures.items()
+        )
         self._position = 0
         self._at = np.zeros(1, np.int32)
         self._seen = np.full((1, 1, 1, self._cache_length), _HIDDEN, np.float32)
@@ -97,28 +108,29 @@ class TfliteSession:
     def _feed(self, rows: np.ndarray) -> np.ndarray:
         done = 0
         while n := len(rows) - 1 - done:
-            size = self._prefill_size(n)
-            if size:
-                used = min(size, n)
-                self._prefill(rows[done : done + used], size)
+            graph = self._prefill_for(n)
+            used = min(graph.size, n) if graph else 1
+            part = rows[done : done + used]
+            if graph:
+                self._prefill(part, graph)
             else:
-                used = 1
-                self._decode(rows[done : done + 1])
+                self._decode(part)
             done += used
         return self._decode(rows[-1:])
 
     def _feed_together(self, rows: np.ndarray) -> np.ndarray:
         """Rows that see each other: all of them in one prefill, then the last once more for its logits."""
         n = len(rows)
-        size = next((s for s in self._prefills if s >= n), 0)
-        if not size:
+        sizes = [graph.size for graph in self._graphs if graph.size > 1]
+        if n > max(sizes, default=0):
             raise UsageError(
-                f"{n} rows of a picture see each other, at most {max(self._prefills, default=0)} at once can",
+                f"{n} rows of a picture see each other, at most {max(sizes, default=0)} at once can",
                 hint="export it again",
             )
-        if self._position + size > self._cache_length:
-            raise ContextFull(self._position, size, self._cache_length)
-        self._prefill(rows, size, together=True)
+        graph = next((g for g in self._fitting() if g.size >= max(n, 2)), None)
+        if graph is None:
+            raise ContextFull(self._position, min(s for s in sizes if s >= n), self._cache_length)
+        self._prefill(rows, graph, together=True)
         self.rewind(self._position - 1)
         return self._decode(rows[-1:])
 
@@ -134,37 +146,46 @@ class TfliteSession:
             self._runner.close()
         self._runner = self._embedder = None
 
-    def _prefill_size(self, n: int) -> int:
-        """The signature for the next of `n` tokens, 0 for single ones."""
-        room = self._cache_length - self._position
-        holding = next((s for s in self._prefills if s >= n), 0)
-        if holding and holding <= room and _WORTH * n >= holding:
-            return holding
-        return max((s for s in self._prefills if s <= n), default=0)
+    def _fitting(self) -> list[_Graph]:
+        """Of each size, the nearest graph that sees what it would fill, the smallest first."""
+        found: dict[int, _Graph] = {}
+        for graph in self._graphs:
+            if self._position + graph.size <= graph.window:
+                found.setdefault(graph.size, graph)
+        return list(found.values())
 
-    def _prefill(self, rows: np.ndarray, size: int, *, together: bool = False) -> None:
+    def _prefill_for(self, n: int) -> _Graph | None:
+        """The graph for the next of `n` tokens, None for single ones."""
+        prefills = [graph for graph in self._fitting() if graph.size > 1]
+        holding = next((g for g in prefills if g.size >= n), None)
+        if holding and _WORTH * n >= holding.size:
+            return holding
+        return next((g for g in reversed(prefills) if g.size <= n), None)
+
+    def _prefill(self, rows: np.ndarray, graph: _Graph, *, together: bool = False) -> None:
         """Fill the cache. What stands behind the rows is written too, and hidden until it is overwritten.
 
         Each row sees those before it, or, `together`, all of them.
         """
         import numpy as np
 
-        given = np.zeros((1, size, *rows.shape[1:]), rows.dtype)
+        given = np.zeros((1, graph.size, *rows.shape[1:]), rows.dtype)
         given[0, : len(rows)] = rows
-        at = np.arange(self._position, self._position + size, dtype=np.int32)
+        at = np.arange(self._position, self._position + graph.size, dtype=np.int32)
         last = np.maximum(at, at[len(rows) - 1]) if together else at
-        later = np.arange(self._cache_length)[None, :] > last[:, None]
+        later = np.arange(graph.window)[None, :] > last[:, None]
         mask = np.where(later, np.float32(_HIDDEN), np.float32(0))[None, None]
-        self._run(f"prefill_{size}", given, at, mask)
+        self._run(graph.key, given, at, mask)
         self._seen[..., self._position : self._position + len(rows)] = 0
         self._position += len(rows)
 
     def _decode(self, row: np.ndarray) -> np.ndarray:
         """Logits after one row `(1,)` or `(1, hidden)`."""
+        graph = self._fitting()[0]
         self._at[0] = self._position
         self._seen[..., self._position] = 0
         try:
-            logits = self._run("decode", row[None], self._at, self._seen)
+            logits = self._run(graph.key, row[None], self._at, self._seen[..., : graph.window])
         except BaseException:
             self._seen[..., self._position] = _HIDDEN
             raise
@@ -216,12 +237,15 @@ def load(
     _refuse_others(path, header)
     n = threads or physical_cores()
     runner: litert.Runner
+    signatures = header.signatures
     if litert.has_compiled_model() and not interpreter:
         sha256 = next((f.sha256 for f in bundle.files if f.path == bundle.model_file), "")
         packed = litert.packed_weights(sha256, _version()) if sha256 else ":memory"
-        runner = litert.CompiledRunner(path, header.signatures, threads=n, packed=packed)
+        runner = litert.CompiledRunner(path, signatures, threads=n, packed=packed)
     else:
-        runner = litert.InterpreterRunner(path, header.signatures, threads=n)
+        # It copies the whole cache at every token: what a near graph saves is lost in that.
+        signatures = {key: signature for key, signature in signatures.items() if not litert.near_of(key)}
+        runner = litert.InterpreterRunner(path, signatures, threads=n)
     embedder = None
     if litert.given_input(header.signatures["decode"]) == "embeddings":
         if "embedding" not in bundle.parts:
@@ -229,7 +253,7 @@ def load(
         embedder = litert.open_signature(Path(folder) / bundle.parts["embedding"], "decode_embedder", threads=1)
     return TfliteSession(
         runner,
-        header,
+        signatures,
         context_length=context_length or bundle.context_length,
         embedder=embedder,
         bidirectional=bool(bundle.image.get("bidirectional")),
@@ -266,17 +290,19 @@ def _refuse_others(path: Path, header: reader.TfliteHeader) -> None:
         cache = {n: t.shape for n, t in inputs.items() if n.startswith(litert.CACHE_PREFIX)}
         logits = signature.outputs.get("logits")
         tokens = inputs.get(given)
+        window, plain = litert.near_of(key) or (decode.inputs["mask"].shape[-1] if decode else 0, key)
         if set(inputs) - set(cache) != wanted or not cache or tokens is None or len(tokens.shape) < 2:
             reason = f"{key} takes {', '.join(inputs)[:200]}"
-        elif not set(cache) <= set(signature.outputs) or (key == "decode" and logits is None):
+        elif not set(cache) <= set(signature.outputs) or (plain == "decode" and logits is None):
             reason = f"{key} gives {', '.join(signature.outputs)[:200]}"
         elif any(t.type != "float32" for n, t in inputs.items() if n not in {"tokens", "input_pos"}):
             reason = f"{key} takes something else than float32"
-        elif key != "decode" and key != f"prefill_{tokens.shape[1]}":
+        elif plain != "decode" and plain != f"prefill_{tokens.shape[1]}":
             reason = f"{key} is no prefill of {tokens.shape[1]} tokens"
         elif decode is not None and (
             any(decode.inputs[n].shape != shape for n, shape in cache.items() if n in decode.inputs)
-            or inputs["mask"].shape[-1:] != decode.inputs["mask"].shape[-1:]
+            or inputs["mask"].shape[-1:] != (window,)
+            or window > decode.inputs["mask"].shape[-1]
         ):
             reason = f"{key} and decode have caches of different sizes"
     if reason:

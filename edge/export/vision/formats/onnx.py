@@ -23,6 +23,7 @@ from edge.export.artifact import Artifact, Entry, Need
 from edge.export.checkpoint import Checkpoint
 from edge.export.vision.account import account
 from edge.export.vision.join import bring, joined
+from edge.export.vision.rule import refuse_any_size
 from edge.export.vision.split import Split
 from edge.progress import Progress
 
@@ -45,12 +46,7 @@ def check(checkpoint: Checkpoint, split: Split, rule: Mapping[str, Any]) -> None
             "see only those before it",
             hint="choose --format gguf",
         )
-    if rule["kind"] == "patches":
-        raise UsageError(
-            f"{checkpoint.name} takes pictures of any size and places their rows in height and width (M-RoPE); graphs "
-            "in ONNX are of one size and count one by one",
-            hint="choose --format gguf",
-        )
+    refuse_any_size(checkpoint, rule, "ONNX")
 
 
 def convert(

@@ -16,6 +16,7 @@ from edge.export.artifact import Artifact, Need
 from edge.export.checkpoint import Checkpoint
 from edge.export.vision.account import account
 from edge.export.vision.join import bring, joined
+from edge.export.vision.rule import refuse_any_size
 from edge.export.vision.split import Split
 from edge.progress import Progress
 
@@ -52,12 +53,7 @@ def check(checkpoint: Checkpoint, split: Split, rule: Mapping[str, Any]) -> None
             f"as its window of {window} tokens",
             hint="choose --format gguf",
         )
-    if rule["kind"] == "patches":
-        raise UsageError(
-            f"{checkpoint.name} takes pictures of any size and places their rows in height and width (M-RoPE); graphs "
-            "in TFLite are of one size and count one by one",
-            hint="choose --format gguf",
-        )
+    refuse_any_size(checkpoint, rule, "TFLite")
 
 
 def convert(
