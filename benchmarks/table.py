@@ -24,7 +24,8 @@ def page(records: dict[str, dict[str, Any]]) -> str:
     parts = [_HEAD]
     for name, record in sorted(records.items()):
         machine = record["machine"]
-        parts.append(f"\n## {record['question'].strip().splitlines()[0]}\n\n")
+        heading, _, more = record["question"].strip().partition("\n")
+        parts.append(f"\n## {heading}\n\n" + (f"{more.strip()}\n\n" if more else ""))
         parts.append("| | ours | theirs | ratio | wanted | |\n| --- | --- | --- | --- | --- | --- |\n")
         for claim in record["claims"]:
             bound = f"≥ {claim['at_least']:g}" if claim["at_least"] is not None else f"≤ {claim['at_most']:g}"

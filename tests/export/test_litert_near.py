@@ -1,0 +1,79 @@
+"""TFLite graphs that see only the first rows of the cache: which are made, and that they compute the same."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import edge
+from edge.export.formats import tflite
+from edge.readers.tflite import read
+from edge.runtimes import litert
+from edge.runtimes.engines.tflite import TfliteSession
+from edge.runtimes.model import open_bundle
+from tests.checkpoints import gemma_3, llama_3_2
+
+PROMPT = list(range(40, 140))
+
+
+@pytest.mark.parametrize(
+    ("context_length", "graphs"),
+    [
+        (100, {100: [16]}),
+        (512, {512: [16, 128]}),
+        (2048, {512: [16, 128], 2048: [128]}),
+        (4096, {512: [16, 128], 2048: [128], 4096: [128]}),
+    ],
+)
+def test_windows_are_four_times_as_far_each_and_short_prefills_only_near(context_length, graphs):
+    assert tflite._graphs(SimpleNamespace(config={}), context_length) == graphs
+
+
+def test_rows_of_a_picture_that_see_each_other_have_a_prefill_that_sees_everything():
+    gemma = SimpleNamespace(config={"mm_tokens_per_image": 256})
+    assert tflite._graphs(gemma, 2048) == {512: [16, 128], 2048: [128, 256]}
+
+
+def export(maker, tmp_path, monkeypatch, quantization):
+    monkeypatch.setattr(tflite, "PREFILLS", (16,))
+    monkeypatch.setattr(tflite, "NEAR", (64,))
+    maker.make(tmp_path / "checkpoint")
+    [done] = edge.export(
+        tmp_path / "checkpoint", tmp_path, formats=["tflite"], quantization=quantization, context_length=160, gate=False
+    )
+    return done.folder
+
+
+@pytest.mark.runtime
+@pytest.mark.parametrize("maker", [llama_3_2, gemma_3], ids=["everything", "a sliding window"])
+def test_near_graphs_compute_what_those_that_see_everything_compute(maker, tmp_path, monkeypatch):
+    folder = export(maker, tmp_path, monkeypatch, "fp32")
+    signatures = read(folder / "model.tflite").signatures
+    assert {"near_64_decode", "near_64_prefill_16"} < set(signatures)
+    with open_bundle(folder) as model:
+        ours = model.session
+        near = ours.feed_all(PROMPT).copy()
+        plain = {key: s for key, s in signatures.items() if not litert.near_of(key)}
+        far = TfliteSession(ours._runner, plain, context_length=160)
+        for name, rows in (("one by one", far.feed_all(PROMPT)), ("in prefills", _all_at_once(ours))):
+            assert np.square(rows[-1] - near[-1]).sum() <= 1e-9 * np.square(near[-1]).sum(), name
+        far.rewind(0)
+        assert np.abs(far.feed_all(PROMPT) - near).max() <= 1e-4 * np.abs(near).max()
+
+
+def _all_at_once(session):
+    session.rewind(0)
+    return session.feed(PROMPT)[None]
+
+
+@pytest.mark.runtime
+@pytest.mark.parametrize(("quantization", "near"), [("int8", True), ("int8-weights", False)])
+def test_weights_that_are_unpacked_for_every_graph_have_no_near_ones(tmp_path, monkeypatch, quantization, near):
+    folder = export(llama_3_2, tmp_path, monkeypatch, quantization)
+    made = read(folder / "model.tflite").signatures
+    assert {"decode", "prefill_16"} <= set(made)
+    assert any(litert.near_of(key) for key in made) is near
+    with open_bundle(folder) as model:
+        assert np.isfinite(model.session.feed(PROMPT)).all()
