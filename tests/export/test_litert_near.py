@@ -39,9 +39,11 @@ def test_rows_of_a_picture_that_see_each_other_have_a_prefill_that_sees_everythi
 def export(maker, tmp_path, monkeypatch, quantization):
     monkeypatch.setattr(tflite, "PREFILLS", (16,))
     monkeypatch.setattr(tflite, "NEAR", (64,))
-    maker.make(tmp_path / "checkpoint")
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    maker.make(checkpoint)
     [done] = edge.export(
-        tmp_path / "checkpoint", tmp_path, formats=["tflite"], quantization=quantization, context_length=160, gate=False
+        checkpoint, tmp_path, formats=["tflite"], quantization=quantization, context_length=160, gate=False
     )
     return done.folder
 
