@@ -88,7 +88,18 @@ class CompiledRunner:
                 failed = str(err)
         if failed is not None:
             raise InputError(f"LiteRT cannot load {path}: {failed or log.reason():.300}", hint="export it again")
-        self._open |= {"model": model, "inputs": self._inputs, "outputs": self._outputs, "environment": environment}
+        # By number and in order: finding 120 buffers by their names takes 0.05 ms of every token.
+        ordered = {
+            key: (
+                model.get_signature_index(key),
+                [self._inputs[key][name] for name in names["inputs"]],
+                [self._outputs[key][name] for name in names["outputs"]],
+            )
+            for key, names in model.get_signature_list().items()
+            if key in signatures
+        }
+        self._open |= {"model": model, "inputs": self._inputs, "outputs": self._outputs, "ordered": ordered}
+        self._open |= {"environment": environment}
         self._n_logits = decode.outputs["logits"].shape[-1]
         self._given = given_input(decode)
 
@@ -103,7 +114,7 @@ class CompiledRunner:
         inputs["input_pos"].write(positions)
         inputs["mask"].write(mask)
         try:
-            self._open["model"].run_by_name(signature, inputs, outputs)
+            self._open["model"].run_by_index(*self._open["ordered"][signature])
         except RuntimeError as err:
             raise failed(err) from None
         found: np.ndarray | None = outputs["logits"].read(self._n_logits, np.float32) if "logits" in outputs else None
@@ -153,7 +164,7 @@ class InterpreterRunner:
 
 def _close_quietly(state: dict[str, Any]) -> None:
     with native_stderr.captured():
-        for part in ("inputs", "outputs"):
+        for part in ("inputs", "outputs", "ordered"):
             state.get(part, {}).clear()
         state.clear()
         gc.collect()

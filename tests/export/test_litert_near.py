@@ -21,19 +21,19 @@ PROMPT = list(range(40, 140))
 @pytest.mark.parametrize(
     ("context_length", "graphs"),
     [
-        (100, {100: [16]}),
-        (512, {512: [16, 128]}),
-        (2048, {512: [16, 128], 2048: [128]}),
-        (4096, {512: [16, 128], 2048: [128], 4096: [128]}),
+        (50, {50: []}),
+        (512, {512: [64]}),
+        (2048, {512: [64], 2048: [64]}),
+        (4096, {512: [64], 2048: [64], 4096: [64]}),
     ],
 )
-def test_windows_are_four_times_as_far_each_and_short_prefills_only_near(context_length, graphs):
+def test_windows_are_four_times_as_far_each(context_length, graphs):
     assert tflite._graphs(SimpleNamespace(config={}), context_length) == graphs
 
 
 def test_rows_of_a_picture_that_see_each_other_have_a_prefill_that_sees_everything():
     gemma = SimpleNamespace(config={"mm_tokens_per_image": 256})
-    assert tflite._graphs(gemma, 2048) == {512: [16, 128], 2048: [128, 256]}
+    assert tflite._graphs(gemma, 2048) == {512: [64], 2048: [64, 256]}
 
 
 def export(maker, tmp_path, monkeypatch, quantization):
