@@ -49,6 +49,7 @@ class Shape:
 
 SHAPES = {
     "tiny": Shape(256, 512, 4, 4, 2, 1024),
+    "0.1b": Shape(768, 2560, 10, 12, 4, 32000),
     "0.3b": Shape(1024, 3584, 18, 16, 4, 32000),
     "1b": Shape(2048, 7168, 16, 32, 8, 32000),
     "7b": Shape(4096, 14336, 32, 32, 8, 32768),
@@ -204,7 +205,7 @@ class _Inside:
         self._began: float | None = None
 
     def __call__(self) -> bool:
-        if self._began is None and any(self._folder.glob(".edge-*/*")):
+        if self._began is None and any(self._folder.glob("*/*")):
             self._began = time.monotonic()
         return self._began is not None and time.monotonic() - self._began >= self._seconds
 

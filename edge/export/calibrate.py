@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,19 +145,22 @@ def activation_hessians(
     calibration: Calibration,
     consume: Callable[[str, np.ndarray | None], None],
     progress: Progress | None = None,
+    *,
+    wanted: Collection[str] | None = None,
 ) -> None:
     """Hand over, for each input that matrices share, the mean of x x^T over the tokens, float32 `(in, in)`.
 
     `consume(name, hessian)` is called once for every weight name, in the model's order. As many
     layers are measured in one pass as fit `_HESSIAN_BYTES`, so memory stays bounded for any
     size of model. Matrices with the same input get the same array. An expert's mean is over the tokens
-    that were routed to it; one that saw fewer than `_FEWEST_TOKENS` gets `None`.
+    that were routed to it; one that saw fewer than `_FEWEST_TOKENS` gets `None`. With `wanted`, only those are
+    measured, and handed over.
     """
     import torch
 
     progress = progress or Silent()
     model = load_model(checkpoint)
-    watched = _watched(model, checkpoint)
+    watched = [w for w in _watched(model, checkpoint) if wanted is None or set(w.names) & set(wanted)]
     groups: list[list[_Watched]] = [[]]
     used = 0
     for one in watched:
@@ -166,6 +169,8 @@ def activation_hessians(
             used = 0
         groups[-1].append(one)
         used += one.hessian_bytes
+    if not watched:
+        return
     progress.start("measuring activations", len(groups) * len(calibration.windows))
     done = 0
     for group in groups:

@@ -62,10 +62,9 @@ class Graph:
         self.nodes.extend(reversed(alive))
 
     def drop_unused(self) -> None:
-        """Forget weights that no node reads any more."""
-        used = {name for node in self.nodes for name in node.input}
-        for name in set(self.weights) - used:
-            del self.weights[name]
+        """Forget weights that no node reads any more; the others stand as they are read, whoever made them first."""
+        used = dict.fromkeys(name for node in self.nodes for name in node.input)
+        self.weights = {name: self.weights[name] for name in used if name in self.weights}
 
 
 def load(path: Path) -> Graph:

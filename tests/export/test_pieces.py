@@ -30,7 +30,7 @@ def counted(*args, **options):
         os.kill(os.getpid(), signal.SIGKILL)
     return quantize(*args, **options)
 blocks.quantize = counted
-pipeline.export(sys.argv[1], sys.argv[2], formats=["onnx"], quantization="int4-rtn-32", calibrate=False, gate=False)
+pipeline.export(sys.argv[1], sys.argv[2], formats=["onnx"], quantization=sys.argv[4], gate=False)
 print(made)
 """
 
@@ -79,11 +79,12 @@ def test_rows_are_put_together_when_they_are_read():
 
 
 @pytest.mark.runtime
-def test_an_export_killed_in_its_streamed_conversion_goes_on_with_the_next_matrix(own_cache, tmp_path):
+@pytest.mark.parametrize("quantization", ["int4-rtn-32", "int4"])
+def test_an_export_killed_in_its_streamed_conversion_goes_on_with_the_next_matrix(own_cache, tmp_path, quantization):
     source = parity.make("mistral", tmp_path / "source")
 
     def run(out: str, last: int) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-c", PROGRAM, str(source), str(tmp_path / out), str(last)]
+        argv = [sys.executable, "-c", PROGRAM, str(source), str(tmp_path / out), str(last), quantization]
         return subprocess.run(argv, capture_output=True, text=True, check=False)
 
     killed = run("out", 9)

@@ -48,3 +48,30 @@ def test_the_vision_part_is_counted_in_every_format(tmp_path):
         assert sees.disk_bytes > reads.disk_bytes
         assert sees.ram_bytes >= reads.ram_bytes
     assert pipeline.estimate(tmp_path / "sees", formats=["tflite"], gate=False).ram_bytes > 1500 << 20
+
+
+@pytest.mark.parametrize("name", ["gguf", "onnx", "tflite"])
+def test_seven_billion_parameters_on_24_gb(tmp_path, monkeypatch, name):
+    """GGUF and ONNX need a part of them at a time; TFLite is refused, in one line that says why."""
+    from types import SimpleNamespace
+
+    from edge.find import load
+
+    layer = {f"model.layers.{i}.mlp.up_proj.weight": 218_000_000 for i in range(32)}
+    sizes = {"model.embed_tokens.weight": 134_000_000, "lm_head.weight": 134_000_000, **layer}
+    tensors = {name: SimpleNamespace(shape=(n // 4096, 4096), dtype="BF16") for name, n in sizes.items()}
+    source = SimpleNamespace(family="llm", n_parameters=sum(sizes.values()), tensors=tensors)
+    module = load("edge.export.formats", name)
+    need = module.estimate(source, module.PORTABLE["4bit"], calibrated=False)
+    monkeypatch.setattr(preflight, "available_ram_bytes", lambda *_: 24 * 10**9)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 60))
+    if name != "tflite":
+        assert need.ram_bytes < 8 * 10**9
+        preflight.check(need, tmp_path)
+        return
+    with pytest.raises(EdgeError) as refused:
+        preflight.check(need, tmp_path)
+    assert "not enough memory: litert-torch, which holds the model in float32 several times over, needs" in str(
+        refused.value
+    )
+    assert "24.0 GB is available" in str(refused.value)

@@ -278,7 +278,9 @@ def _quantize_matrices(
         done += 1
 
     if calibration is not None and plan.method == "gptq":
-        activation_hessians(checkpoint, calibration, one, progress)
+        # What was rounded before a kill is not measured again.
+        rest = [name for name, weight in waiting.items() if weight not in pieces] if pieces else None
+        activation_hessians(checkpoint, calibration, one, progress, wanted=rest)
     progress.start("quantizing", len(waiting))
     for name in list(waiting):
         one(name, None)
