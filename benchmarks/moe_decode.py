@@ -9,6 +9,7 @@ by doubling the four and adding noise, so that no two are alike. GGUF: our sessi
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,7 @@ def all_experts(source: str | Path, quantization: str, context_length: int = 204
     pack.fill(work / "bundle", made, checkpoint)
     bundle.write(pack.draft(work / "bundle", "all-experts", made, checkpoint, kv_element_bytes=4), work / "bundle")
     (work / "bundle").rename(folder)
+    shutil.rmtree(work)
     return folder
 
 
