@@ -20,7 +20,7 @@ SCORE = json.loads((HOME / "score.json").read_text(encoding="utf-8"))
 def test_the_adapter_is_small_and_in_float16():
     header = safetensors.read_header(HOME / "adapter.safetensors")
     assert {t.dtype for t in header.tensors.values()} == {"F16"}
-    assert (HOME / "adapter.safetensors").stat().st_size < 11e6
+    assert (HOME / "adapter.safetensors").stat().st_size < 21e6
 
 
 def test_the_card_says_what_was_scored():

@@ -82,10 +82,20 @@ def test_refusals_and_questions_are_told_apart():
 def test_tools_are_shown_in_one_line_each():
     text = TEMPLATE.render([{"role": "user", "content": "Hi"}], tools=[LIGHT, {"name": "bare"}])
     assert (
-        "\n- set_light(room: string, which room; state: on|off; scenes?: list of string; "
-        "level?: integer|null, in percent; extra?: any) Switch a lamp.\n- bare() <|im_end|>\n" in text
+        "\n-set_light(room:string, which room;state:on|off;scenes?:list of string;"
+        "level?:integer|null, in percent;extra?:any) Switch a lamp.\n-bare() <|im_end|>\n" in text
     )
-    assert text.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
+    assert text.endswith("<|im_start|>user\nHi\nHi<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_a_request_is_shown_again_word_by_word_where_there_are_tools():
+    messages = [{"role": "user", "content": "lock the side door"}]
+    assert "<|im_start|>user\nlock the side door\nlock\nthe\nside\ndoor<|im_end|>" in TEMPLATE.render(
+        messages, tools=[LIGHT]
+    )
+    assert "<|im_start|>user\nlock the side door<|im_end|>" in TEMPLATE.render(messages)
+    parts = [{"role": "user", "content": [{"type": "text", "text": "a door"}]}]
+    assert "\ndoor" not in TEMPLATE.render(parts, tools=[LIGHT])
 
 
 def test_calls_and_results_of_earlier_turns_are_shown():
@@ -101,7 +111,7 @@ def test_calls_and_results_of_earlier_turns_are_shown():
         {"role": "assistant", "content": None, "tool_calls": [{"name": "tv", "arguments": '{"state":"off"}'}] * 2},
     ]
     text = TEMPLATE.render(messages, tools=[LIGHT], add_generation_prompt=False)
-    assert text.startswith("<|im_start|>system\nBe quick.\nAct by calling these tools:\n- set_light(")
+    assert text.startswith("<|im_start|>system\nBe quick.\nAct by calling these tools:\n-set_light(")
     assert f"<|im_start|>assistant\n{write([TV_ON])}<|im_end|>\n<|im_start|>tool\ndone<|im_end|>\n" in text
     assert f"<|im_start|>assistant\n{write([ToolCall('tv', {'state': 'off'})] * 2)}<|im_end|>\n" in text
 

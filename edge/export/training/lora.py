@@ -81,6 +81,19 @@ def attach(model: Any, targets: Sequence[str], rank: int, seed: int) -> dict[str
     return trained
 
 
+def resume(trained: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """Begin where an adapter of this or a lower rank ended: `before` is what `learned` made of it.
+
+    What the rank has more begins as `attach` made it: B is zero there and adds nothing.
+    """
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            old = before[name].float() / (SCALE if name.endswith(".lora_B") else 1.0)
+            parameter[tuple(slice(n) for n in old.shape)] = old
+
+
 def learned(trained: Mapping[str, Any]) -> dict[str, Any]:
     """What is committed: float16, sorted, the scale in B."""
     import torch

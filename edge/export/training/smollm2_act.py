@@ -13,8 +13,10 @@ the MLPs are rounded to 4 bits, so that what is learned does not rest on their l
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import random
+import re
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +26,9 @@ from edge.export.reference import load_model
 from edge.export.source import open_source
 from edge.export.training import lora, packed_attention
 from edge.export.training.act import requests
-from edge.export.training.act.tokens import Packed, of_case, packed
+from edge.export.training.act.score import answered, exact, of, scores
+from edge.export.training.act.tokens import Packed, packed
+from edge.export.training.act.values import kept_back
 from edge.runtimes.chat_template import ChatTemplate
 from edge.runtimes.tokenizer import Tokenizer
 
@@ -41,16 +45,17 @@ class Recipe:
     """Everything that decides what comes out, together with the data recipe in `act`."""
 
     seed: int = 0
-    steps: int = 3800
-    tokens: int = 560  # of one pack, which is one step
-    frozen: tuple[tuple[int, int], ...] = ((0, 0), (900, 8))  # from this step on, so many of the lowest layers rest
-    common: tuple[tuple[int, int], ...] = ((0, 1 << 20), (200, 8192))  # how many of the tokens are chosen between
-    chat: float = 0.05  # the share of steps without tools
-    rank: int = 16
-    rate: float = 1e-3
-    gain_rate: float = 2e-4
-    warm_up: int = 30
-    decay: float = 0.76  # the share of steps in which the rate falls to nothing, fast at first
+    steps: int = 2250
+    tokens: int = 640  # of one pack, which is one step
+    frozen: tuple[tuple[int, int], ...] = ((0, 0), (600, 6))  # from this step on, so many of the lowest layers rest
+    common: tuple[tuple[int, int], ...] = ((0, 8192),)  # how many of the tokens are chosen between
+    chat: float = 0.04  # the share of steps without tools
+    rank: int = 32
+    rate: float = 5e-4
+    gain_rate: float = 1.5e-4
+    warm_up: int = 60
+    decay: float = 0.85  # the share of steps in which the rate falls to nothing, fast at first
+    begun: str = ""  # sha256 of the adapter it goes on from
     rounded: float = 0.3  # how often the MLPs are rounded to 4 bits
     clip: float = 1.0
 
@@ -69,8 +74,9 @@ class Recipe:
 class Student:
     """The model with its adapters, and the batches it learns from."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, before: Path | None = None) -> None:
         import torch
+        from safetensors.torch import load_file
 
         self.recipe = recipe
         source = open_source("smollm2")
@@ -79,6 +85,9 @@ class Student:
         self.model = load_model(source).to(torch.bfloat16)
         self._attention = packed_attention.install(self.model)
         self.trained = lora.attach(self.model, _TARGETS, recipe.rank, recipe.seed)
+        if before is not None:
+            lora.resume(self.trained, load_file(before))
+        self._words = words(self.tokenizer)
         mlp = [m for n, m in self.model.named_modules() if isinstance(m, torch.nn.Linear) and ".mlp." in n]
         lines = _CHATS.read_text(encoding="utf-8").splitlines()
         self._chats = [tuple(json.loads(line)["messages"]) for line in lines]
@@ -118,7 +127,7 @@ class Student:
         return kept
 
     def pack(self, rng: random.Random) -> Packed:
-        return packed(requests.pack(rng, 12), self.template, self.tokenizer, self.recipe.tokens)
+        return packed(requests.pack(rng, 12, self._words), self.template, self.tokenizer, self.recipe.tokens)
 
     def chat(self, rng: random.Random) -> Packed:
         """Conversations of the calibration corpus, with no tool to call."""
@@ -129,70 +138,11 @@ class Student:
         return exact(self.model, self._attention, self.template, self.tokenizer, split, n) / n
 
 
-def scores(
-    model: Any, attention: packed_attention.Attention, batch: Packed, *, common: int | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits of the answer tokens of a pack, float32, and the place of the right one in each row's vocabulary.
-
-    With `common`, the choice is between the first so many tokens of the vocabulary, which are the most
-    frequent, and those of the pack.
-    """
-    import torch
-
-    ids = torch.from_numpy(batch.ids)[None]
-    attention.place(batch.talk)
-    hidden = model.model(
-        input_ids=ids,
-        attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool),  # not looked at: `place` has said it all
-        position_ids=torch.from_numpy(batch.positions)[None],
-        use_cache=False,
-    ).last_hidden_state[0]
-    # The head is a quarter of the model: only where an answer is predicted.
-    where = torch.from_numpy(batch.answers[1:]).nonzero()[:, 0]
-    targets, head = ids[0, where + 1], model.lm_head.weight
-    if common is not None:
-        words = torch.cat([torch.arange(min(common, len(head))), ids[0][ids[0] >= common].unique()])
-        targets, head = torch.searchsorted(words, targets), head[words]
-    return (hidden[where] @ head.T).float(), targets
-
-
-def answered(
-    model: Any, attention: packed_attention.Attention, batch: Packed, *, common: int | None = None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of every answer token of a pack: its loss, whether it would be chosen, and where it stands."""
-    import torch
-
-    logits, targets = scores(model, attention, batch, common=common)
-    loss = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-    return loss, logits.argmax(-1) == targets, torch.from_numpy(batch.answers).nonzero()[:, 0]
-
-
-def exact(
-    model: Any,
-    attention: packed_attention.Attention,
-    template: ChatTemplate,
-    tokenizer: Tokenizer,
-    split: str,
-    n: int,
-) -> int:
-    """How many of `n` held-out cases are answered with exactly the right text.
-
-    Every token of the right answer is the model's first choice after those before it, which is what
-    greedy decoding needs to write it.
-    """
-    import torch
-
-    right = 0
-    with torch.no_grad():
-        for case in requests.held_out(split, n):
-            _, chosen, _ = answered(model, attention, packed(of_case(case), template, tokenizer, 4096))
-            right += bool(chosen.all())
-    return right
-
-
-def of(split: str, cases: int) -> int:
-    """How many cases of a split are judged when `cases` of the two with an aim are."""
-    return cases if split in ("known", "unseen") else cases // 4
+def words(tokenizer: Tokenizer) -> list[str]:
+    """Words that are one token behind a space, in small letters, without those kept back for held-out cases."""
+    kept = kept_back()
+    texts = (tokenizer.decode([token]) for token in range(tokenizer.vocab_size))
+    return sorted({t[1:] for t in texts if re.fullmatch(r" [a-z]{3,14}", t)} - kept)
 
 
 def four_bits(weight: torch.Tensor) -> torch.Tensor:
@@ -202,14 +152,18 @@ def four_bits(weight: torch.Tensor) -> torch.Tensor:
     return (blocks.div(scale).round() * scale).reshape(weight.shape).to(weight.dtype)
 
 
-def train(work: Path, recipe: Recipe, *, save_every: int, score_every: int, cases: int) -> Path:
-    """Run the recipe to its end and write the adapter, float16."""
+def train(
+    work: Path, recipe: Recipe, *, save_every: int, score_every: int, cases: int, before: Path | None = None
+) -> Path:
+    """Run the recipe to its end and write the adapter, float16; `before` is the adapter it goes on from."""
     import torch
 
     torch.manual_seed(recipe.seed)
     torch.set_num_threads(1)
     work.mkdir(parents=True, exist_ok=True)
-    student = Student(recipe)
+    if before is not None:
+        recipe = replace(recipe, begun=hashlib.sha256(before.read_bytes()).hexdigest())
+    student = Student(recipe, before)
     gains = [p for p in student.trained.values() if p.ndim == 1]
     matrices = [p for p in student.trained.values() if p.ndim == 2]
     groups = [{"params": matrices, "top": recipe.rate}, {"params": gains, "top": recipe.gain_rate}]
@@ -338,6 +292,7 @@ def main(argv: list[str] | None = None) -> None:
     """The command line: a folder to work in, and the few things worth trying differently."""
     parser = argparse.ArgumentParser(prog="python -m edge.export.training.smollm2_act", description=__doc__)
     parser.add_argument("work", type=Path, help="folder for the checkpoint, the log and the adapter")
+    parser.add_argument("--begin", type=Path, help="adapter to go on from")
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--save-every", type=int, default=50, help="steps between checkpoints")
     parser.add_argument("--score-every", type=int, default=1000, help="steps between scores of held-out cases")
@@ -348,7 +303,7 @@ def main(argv: list[str] | None = None) -> None:
         publish(args.work)
         return
     every = {"save_every": args.save_every, "score_every": args.score_every}
-    train(args.work, Recipe(steps=args.steps), cases=args.cases, **every)
+    train(args.work, Recipe(steps=args.steps), cases=args.cases, before=args.begin, **every)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from edge.export.training.act import catalogue, disguise, invent, requests, write
-from edge.export.training.act.values import Values, halves, kinds
+from edge.export.training.act.values import Values, halves, kept_back, kinds
 from edge.runtimes.tool_calls import NO_TOOL_FITS
 
 TAUGHT, KNOWN, UNSEEN = catalogue.taught(), catalogue.known(), catalogue.unseen()
@@ -96,6 +96,38 @@ def test_training_never_sees_an_unseen_tool_or_a_held_out_phrase():
     said = {m["content"] for p in trained for c in p.conversations for m in c if m["role"] == "user"}
     judged = {c.messages[-1]["content"] for c in requests.judged() if c.split != "ask"}
     assert not said & judged
+
+
+def test_no_other_frame_makes_a_wording_that_is_kept_back():
+    told = Values(random.Random(0))
+    others = 0
+    for tool in KNOWN:
+        kept = {w.lower() for phrase in tool.held_out for w in wordings(phrase)}
+        for wording in (w for phrase in tool.train for w in one_choice_each(phrase)):
+            for _ in range(6):
+                said = catalogue._reworded(wording, tool, told.rng)
+                others += said != wording
+                assert not {w.lower() for w in wordings(said)} & kept, (tool.name, said)
+    assert others > 500
+
+
+def one_choice_each(phrase: str) -> set[str]:
+    """Every way to say a phrase, with its slots as they are."""
+    found = {phrase}
+    while any(set(p) & set("([") for p in found):
+        found = {option for p in found for option in one_choice(p)}
+    return found
+
+
+def test_any_word_may_be_a_value_in_training_but_those_kept_back():
+    many = [f"w{i}x" for i in range(500)]
+    drawn = Values(random.Random(0), words=many)
+    found = [drawn.word(kind) for kind in ("city", "room", "item") for _ in range(200)]
+    assert sum(any(w in f.lower() for w in many) for f in found) > 150
+    assert {"basement", "nostalgia"} <= kept_back()
+    assert not set(many) & set(str(packs(50)).split())
+    email = [drawn.draw("email") for _ in range(200)]
+    assert not [e for e in email if " " in e]
 
 
 def test_held_out_values_are_never_drawn_in_training():

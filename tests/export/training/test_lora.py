@@ -50,3 +50,19 @@ def test_while_adapters_rest_the_model_is_what_it_was():
     with lora.resting():
         assert torch.equal(model(x), before)
     assert not torch.allclose(model(x), before)
+
+
+def test_a_higher_rank_begins_where_a_lower_one_ended():
+    import torch
+
+    x = torch.randn(2, 3, 6)
+    small = layer(torch)
+    trained = lora.attach(small, ["up_proj"], rank=2, seed=1)
+    with torch.no_grad():
+        trained["up_proj.lora_B"].normal_()
+    large = layer(torch)
+    more = lora.attach(large, ["up_proj"], rank=5, seed=2)
+    lora.resume(more, {name: tensor.float() for name, tensor in lora.learned(trained).items()})
+    torch.testing.assert_close(large(x), small(x), atol=5e-3, rtol=0)
+    assert more["up_proj.lora_A"].shape == (5, 6)
+    assert more["up_proj.lora_A"][2:].abs().min() > 0

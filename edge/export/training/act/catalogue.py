@@ -28,6 +28,7 @@ from edge.export.training.act.values import Values
 
 _FOLDER = Path(__file__).parent / "tools"
 _SLOT = re.compile(r"\{(\w+)(?::([^{}]*))?\}")
+_GROUP = re.compile(r"\(([^()\[\]]*)\)|\[([^()\[\]]*)\]")
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ def unseen() -> tuple[Tool, ...]:
 def say(phrase: str, tool: Tool, values: Values) -> tuple[str, dict[str, Any]]:
     """One way to say `phrase`, and the arguments it gives, in the order of the tool's parameters."""
     wording = _choose(phrase, values.rng)
+    if not values.held_out:
+        wording = _reworded(wording, tool, values.rng)
     given: dict[str, Any] = {}
     parameters = {p.name: p for p in tool.parameters}
 
@@ -110,6 +113,54 @@ def say(phrase: str, tool: Tool, values: Values) -> tuple[str, dict[str, Any]]:
     return text, {p.name: given[p.name] for p in tool.parameters if p.name in given}
 
 
+# How training says the same frame in other words.
+_FRAMES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("I want to ", ("I would like to ", "I'd like to ", "I wish to ", "I have to ")),
+    ("I need to ", ("I have to ", "I must ", "I'd like to ")),
+    ("I want ", ("I would like ", "I'd like ", "I need ", "we want ", "I would love ")),
+    ("I need ", ("I want ", "we need ", "I'd like ")),
+    (" should be ", (" must be ", " needs to be ", " has to be ", " ought to be ")),
+    (" must be ", (" should be ", " needs to be ", " is to be ")),
+    ("do not ", ("don't ",)),
+    ("what is ", ("what's ", "tell me what is ")),
+    ("tell me ", ("let me know ", "say ", "can you tell me ")),
+    ("show me ", ("let me see ", "display ")),
+    ("please ", ("kindly ", "")),
+)
+
+
+def _reworded(wording: str, tool: Tool, rng: random.Random) -> str:
+    """The wording with other frames, unless that makes it one that is kept back."""
+    said = wording
+    for frame, others in _FRAMES:
+        if frame in said and rng.random() < 0.4:
+            said = said.replace(frame, rng.choice(others), 1)
+    return wording if _bare(said) in _kept_back(tool) else said
+
+
+@cache
+def _kept_back(tool: Tool) -> frozenset[str]:
+    """The held-out wordings of a tool, their values left open, without courtesies and punctuation."""
+    found = set(tool.held_out)
+    while any(set(p) & set("([") for p in found):
+        found = {option for p in found for option in _options(p)}
+    return frozenset(_bare(p) for p in found)
+
+
+def _options(phrase: str) -> list[str]:
+    """The phrase with its innermost group resolved in every way."""
+    group = _GROUP.search(phrase)
+    if group is None:
+        return [phrase]
+    ways = ["", group[2]] if group[1] is None else group[1].split("|")
+    return [phrase[: group.start()] + way + phrase[group.end() :] for way in ways]
+
+
+def _bare(wording: str) -> str:
+    bare = _SLOT.sub(r"{\1}", wording).replace("please", "")
+    return re.sub(r"[\s,.:;?!]+", " ", bare).strip().lower()
+
+
 def slots(phrase: str) -> frozenset[str]:
     """Names of the parameters that a phrase can mention."""
     return frozenset(m[1] for m in _SLOT.finditer(phrase))
@@ -123,7 +174,7 @@ def either(text: str, rng: random.Random) -> str:
 def _choose(text: str, rng: random.Random) -> str:
     """Resolve `(a|b)` and `[x]`, innermost first; slots are left alone."""
     while True:
-        group = re.search(r"\(([^()\[\]]*)\)|\[([^()\[\]]*)\]", text)
+        group = _GROUP.search(text)
         if group is None:
             return text
         optional = group[1] is None

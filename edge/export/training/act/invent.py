@@ -147,11 +147,11 @@ def _tool(rng: random.Random, verbs: list[str], thing: str) -> Tool:
     needed: list[bool] = []
     for row, kind, about, values, said in chosen:
         name = rng.choice((row, row, *_ALSO.get(row, ())))
-        if rng.random() < 0.25:
+        if rng.random() < 0.12:
             name = rng.choice((Values(rng).word("made_thing"), f"{Values(rng).word('noun')}_{name}")).replace(" ", "_")
         if name in [p.name for p in parameters]:
             name = row
-        required = rng.random() < 0.65
+        required = rng.random() < 0.55
         parameters.append(Parameter(name, kind, about, required, values))
         # Not `str.format`: the slot is a word of the phrase language.
         way = rng.choice(said).replace("{p", "{" + name)
@@ -168,6 +168,7 @@ def _tool(rng: random.Random, verbs: list[str], thing: str) -> Tool:
     starts = (
         f"{verb} the {thing}", f"{verb} the {thing}", f"{verb} my {thing}", f"{verb} {thing}",
         f"(I want to|I would like to|I need to|we have to|let us|it is time to) {verb} the {thing}",
+        f"(would it be possible to|is it possible to|it would be good to|do not forget to) {verb} the {thing}",
     )  # fmt: skip
     whole = "".join(ways)
     missing = [

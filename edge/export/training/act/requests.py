@@ -25,9 +25,14 @@ SPLITS = ("known", "unseen", "two", "ask", "none")
 # Only before a request that begins with a verb.
 _BEFORE = (
     "", "", "", "", "", "", "", "please ", "please ", "can you ", "could you ", "hey, ", "ok, ", "now ", "will you ",
-    "I want you to ", "I need you to ", "hi, ", "could you please ", "you should ",
+    "I want you to ", "I need you to ", "hi, ", "could you please ", "you should ", "I'd like you to ", "kindly ",
+    "be so kind and ", "do me a favour and ", "hey there, could you ", "quickly ",
 )  # fmt: skip
-_AFTER = ("", "", "", "", "", "", "", " please", ", thanks", "!", ".", ".", ", please", " thank you", " now")
+_AFTER = (
+    "", "", "", "", "", "", "", "", "", " please", ", thanks", "!", ".", ".", ".", ", please", " thank you", " now",
+    " immediately", " at once", " for me", " if you can", " as soon as possible", " quickly", ", will you",
+    " and let me know", " and tell me when it is done", " straight away.", " when you get the chance", ", ok",
+)  # fmt: skip
 _HELD_OUT_BEFORE = ("", "", "", "", "would you ", "go ahead and ", "hello, ", "can you please ")
 _HELD_OUT_AFTER = ("", "", "", "", " right away", ", thank you", ".")
 _FREE = ("@sentence", "@expression", "@sql", "@task")  # values that have no clear end: nothing is said after them
@@ -70,10 +75,10 @@ def call(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def pack(rng: random.Random, n: int) -> Pack:
-    """A manifest and `n` conversations for training."""
+def pack(rng: random.Random, n: int, words: Sequence[str] = ()) -> Pack:
+    """A manifest and `n` conversations for training; values are any of `words` too."""
     offered = _manifest(rng)
-    speaker = _Speaker(rng, held_out=False)
+    speaker = _Speaker(rng, held_out=False, words=words)
     talks = []
     for _ in range(n):
         kind = rng.choices(("call", "two", "ask", "none", "turns"), (74, 12, 5, 4, 5))[0]
@@ -148,13 +153,13 @@ def _first(split: str, schemas: tuple[dict[str, Any], ...], talk: Sequence[Messa
 def _manifest(rng: random.Random) -> list[Offered]:
     n = rng.choice((2, 3, 3, 4, 4, 5, 6))
     style = rng.random()
-    if style < 0.25:
-        tools, hidden = invented(rng, n), rng.choice((0.0, 0.5))
-    elif style < 0.35:
-        tools, hidden = invented(rng, n - n // 2) + rng.sample(catalogue.taught(), n // 2), rng.choice((0.0, 1.0))
+    if style < 0.3:
+        tools, hidden = invented(rng, n), rng.choice((0.0, 0.0, 0.5))
+    elif style < 0.42:
+        tools, hidden = invented(rng, n - n // 2) + rng.sample(catalogue.taught(), n // 2), rng.choice((0.0, 0.0, 1.0))
     else:
         among = catalogue.known() if rng.random() < 0.65 else catalogue.taught()
-        tools, hidden = _neighbours(rng.choice(among), among, n, rng), rng.choice((0.0, 0.0, 0.0, 0.5, 1.0))
+        tools, hidden = _neighbours(rng.choice(among), among, n, rng), rng.choice((0.0, 0.0, 0.0, 0.0, 0.5, 1.0))
     offered = [disguised(t, rng) if rng.random() < hidden else plain(t, rng) for t in tools]
     unique = {o.shown.name: o for o in offered}
     chosen = list(unique.values())
@@ -183,10 +188,10 @@ def _neighbours(tool: Tool, among: Sequence[Tool], n: int, rng: random.Random) -
 class _Speaker:
     """Says what people say, and knows what should be answered."""
 
-    def __init__(self, rng: random.Random, *, held_out: bool) -> None:
+    def __init__(self, rng: random.Random, *, held_out: bool, words: Sequence[str] = ()) -> None:
         self.rng = rng
         self.held_out = held_out
-        self.values = Values(rng, held_out=held_out)
+        self.values = Values(rng, held_out=held_out, words=words)
 
     def call(self, offered: Sequence[Offered], meant: Offered | None = None) -> list[Message]:
         text, made = self._request(meant or self.rng.choice(offered))

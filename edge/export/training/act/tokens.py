@@ -42,7 +42,7 @@ class Packed:
 
 
 def packed(pack: Pack, template: ChatTemplate, tokenizer: Tokenizer, limit: int) -> Packed:
-    """As many of the pack's conversations as fit into `limit` tokens, at least one."""
+    """The pack's first conversation, and of the others those that still fit into `limit` tokens."""
     import numpy as np
 
     beginning = template.render([], tools=pack.tools, add_generation_prompt=False)
@@ -50,7 +50,8 @@ def packed(pack: Pack, template: ChatTemplate, tokenizer: Tokenizer, limit: int)
     start = len(ids)
     positions, talk, answers = list(range(start)), [-1] * start, [False] * start
     weights = [0.0] * start
-    for number, conversation in enumerate(pack.conversations):
+    number = 0
+    for conversation in pack.conversations:
         own: list[int] = []
         learned: list[bool] = []
         counted: list[float] = []
@@ -64,12 +65,13 @@ def packed(pack: Pack, template: ChatTemplate, tokenizer: Tokenizer, limit: int)
             weight = _DECIDING if calls else _REFUSING
             counted += [weight if i < deciding else 1.0 for i in range(len(piece))]
         if number and len(ids) + len(own) > limit:
-            break
+            continue  # a shorter one may still fit
         ids += own
         positions += range(start, start + len(own))
         talk += [number] * len(own)
         answers += learned
         weights += counted
+        number += 1
     counts = np.asarray(weights, np.float32)
     return Packed(np.asarray(ids), np.asarray(positions), np.asarray(talk), np.asarray(answers), counts)
 

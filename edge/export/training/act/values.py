@@ -38,9 +38,11 @@ IMPERATIVE = frozenset(_WORDS.pop("imperative"))  # a request that begins with o
 class Values:
     """Draws values of every kind from one random generator; `held_out` draws the words kept back."""
 
-    def __init__(self, rng: random.Random, *, held_out: bool = False) -> None:
+    def __init__(self, rng: random.Random, *, held_out: bool = False, words: Sequence[str] = ()) -> None:
+        """`words` are many more than ours, any of which may be a value in training."""
         self.rng = rng
         self.held_out = held_out
+        self.words = words
 
     def draw(self, kind: str) -> str:
         """One value of a kind that `tools/*.txt` names after `@`."""
@@ -49,12 +51,14 @@ class Values:
         return self.word(kind)
 
     def word(self, kind: str) -> str:
-        if not self.held_out and kind in _PROPER + _PLAIN and self.rng.random() < 0.3:
+        if not self.held_out and kind in _PROPER + _PLAIN and self.rng.random() < (0.5 if self.words else 0.3):
             return self._foreign(kind)
         return self.rng.choice(halves(_WORDS[kind])[self.held_out])
 
     def _foreign(self, kind: str) -> str:
         """A word that nobody would expect there: what stands in the request has to be copied, not guessed."""
+        if self.words and self.rng.random() < 0.8:
+            return _strange(self, proper=kind in _PROPER)
         drawn = self.rng.random()
         if drawn < 0.25:
             text = _nonsense(self)
@@ -77,9 +81,37 @@ def halves(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     return [w for i, w in enumerate(words) if i % 4 != 3], [w for i, w in enumerate(words) if i % 4 == 3] or words
 
 
+def kept_back() -> frozenset[str]:
+    """Every word of the values that only held-out cases use, in small letters."""
+    return frozenset(part for words in _WORDS.values() for w in halves(words)[1] for part in w.lower().split())
+
+
 def kinds() -> frozenset[str]:
     """Every kind that can be drawn."""
     return frozenset(_WORDS) | frozenset(_MADE)
+
+
+_LINKS = ("of", "to", "in", "for", "the", "with", "from", "on")
+
+
+def _strange(v: Values, *, proper: bool) -> str:
+    """One to four of `v.words`, as names of things are written: small or large letters, linked, numbered."""
+    rng = v.rng
+    parts = [rng.choice(v.words) for _ in range(rng.choices((1, 2, 3), (60, 30, 10))[0])]
+    if len(parts) > 1 and rng.random() < 0.2:
+        parts.insert(1, rng.choice(_LINKS))
+    drawn = rng.random()
+    if drawn < 0.06:
+        return rng.choice("-_.").join(parts) + rng.choice(("", v.digits(rng.randrange(1, 4))))
+    if drawn < 0.12:
+        return f"{' '.join(parts)} {rng.randrange(1, 300)}"
+    if drawn < 0.16:
+        return "".join(p.capitalize() for p in parts)
+    if drawn < 0.18:
+        return " ".join(parts).upper()
+    if proper != (drawn > 0.92):
+        parts = [p if p in _LINKS else p.capitalize() for p in parts]
+    return " ".join(parts)
 
 
 def _name(v: Values) -> str:
@@ -117,6 +149,8 @@ def _when(v: Values) -> str:
 
 
 def _sentence(v: Values) -> str:
+    if v.words and v.rng.random() < 0.3:
+        return _told(v)
     kind = v.rng.randrange(7)
     if kind == 0:
         return v.word("sentence_whole")
@@ -131,6 +165,17 @@ def _sentence(v: Values) -> str:
     if kind == 2:
         return f"{v.word('verb')} {v.word('thing')} {v.word('adverb')}"
     return f"{v.word('subject')} {v.word('state')} and {v.word('subject')} {v.word('state')}"
+
+
+def _told(v: Values) -> str:
+    """A sentence with words that nobody expects."""
+    one, two = (_strange(v, proper=False) for _ in range(2))
+    return v.rng.choice([
+        f"the {one} {v.word('state')}", f"{v.word('verb')} the {one} {v.word('adverb')}", f"{one} and {two}",
+        f"{v.word('subject')} {v.word('state')} because of the {one}", f"no {one} without {two}", f"{one}, {two}",
+        f"my {one} {v.word('state')}", f"{v.word('verb')} {v.rng.randrange(2, 99)} {one} for {two}",
+        f"{one.upper()} {two}",
+    ])  # fmt: skip
 
 
 def _filename(v: Values) -> str:
@@ -165,7 +210,8 @@ def _code(v: Values) -> str:
 
 
 def _email(v: Values) -> str:
-    return f"{v.word('first').lower()}{v.rng.choice(['', '.' + v.word('last').lower()])}@{v.word('domain')}"
+    name = f"{v.word('first').lower()}{v.rng.choice(['', '.' + v.word('last').lower()])}"
+    return f"{name.replace(' ', '.')}@{v.word('domain')}"
 
 
 def _phone(v: Values) -> str:
@@ -195,9 +241,10 @@ _MADE: dict[str, Callable[[Values], str]] = {
     "task": lambda v: f"{v.word('verb')} {v.word('thing')}",
     "event": lambda v: v.word("event_word"),
     "title": lambda v: v.rng.choice([f"{v.word('adjective')} {v.word('noun')}", v.word("noun"), v.word("topic")]),
-    "url": lambda v: v.rng.choice(["https://", ""]) + f"{v.word('domain')}/{v.word('noun')}",
+    "url": lambda v: v.rng.choice(["https://", ""]) + f"{v.word('domain')}/{v.word('noun').replace(' ', '-')}",
     "ssid": lambda v: v.rng.choice([
-        f"{v.word('adjective')}-{v.word('noun')}", f"{_nonsense(v)}{v.digits(2)}", f"FRITZ-{v.digits(4)}",
+        f"{v.word('adjective')}-{v.word('noun').replace(' ', '-')}", f"{_nonsense(v)}{v.digits(2)}",
+        f"FRITZ-{v.digits(4)}",
     ]),
     "secret": lambda v: f"{_nonsense(v)}{v.digits(3)}",
 }  # fmt: skip
