@@ -75,3 +75,23 @@ def test_seven_billion_parameters_on_24_gb(tmp_path, monkeypatch, name):
         refused.value
     )
     assert "24.0 GB is available" in str(refused.value)
+
+
+@pytest.mark.parametrize("size", ["0.1b", "0.3b"])
+def test_what_litert_torch_took_is_what_is_foreseen(size):
+    """Within a fifth, and never more than is said, for the sizes that were measured."""
+    import json
+    from types import SimpleNamespace
+
+    from benchmarks.large_model import SHAPES
+    from benchmarks.race import RESULTS
+    from edge.export.formats import tflite
+
+    s = SHAPES[size]
+    width = s.hidden // s.heads
+    attention = 2 * s.hidden * s.hidden + 2 * s.hidden * s.kv_heads * width
+    layer = attention + 3 * s.hidden * s.inner + 2 * s.hidden
+    source = SimpleNamespace(n_parameters=s.layers * layer + 2 * s.vocab * s.hidden + s.hidden)
+    [measured] = json.loads((RESULTS / "large_model.json").read_text())["samples"][f"{size} tflite int4-rtn"]
+    foreseen = tflite.estimate(source, "int4-rtn", calibrated=False).ram_bytes
+    assert 0.8 < measured["peak_private_bytes"] / foreseen <= 1
