@@ -8,10 +8,13 @@ from __future__ import annotations
 import pytest
 
 from edge import bundle as bundles
+from edge import measurement
+from edge.cli import main
 from edge.devices import install
 from edge.devices.pack import build, levels
 from edge.devices.store import Store
 from edge.errors import DeviceError
+from edge.report import render
 from edge.runtimes.model import open_bundle
 from edge.runtimes.session import Sampling
 from tests.cells import said_by, said_there
@@ -122,6 +125,25 @@ def test_a_raspberry_pi_runs_the_same_pack_beside_its_own_python(pi, tiny):
     assert done.facts.python_version[:2] == (3, 11)
     assert said_there(pi, folder, PROMPT, n=N_NEW) == said_here(folder)
     assert_it_talks_by_itself(pi, folder)
+
+
+def test_a_raspberry_pi_is_measured_there_and_says_how_it_is(pi, tiny, tmp_path):
+    install.flash(tiny("gguf"), pi)
+    out = tmp_path / "run.json"
+    few = ["--repeats", "1", "--prompt-tokens", "8", "--new-tokens", "4"]
+    assert main(["bench", "--on", pi.address, *few, "-o", str(out)]) == 0
+    run = measurement.read(out)
+    [result] = run.results
+    assert result.emulated
+    assert (run.device["model"], run.device["governor"]) == ("Raspberry Pi 4 Model B Rev 1.4", "schedutil")
+    for state in (result.before, *result.during, result.after):
+        assert (state["temperature_c"], state["frequency_mhz"], state["governor"]) == (41.7, 1800.0, "schedutil")
+        assert state["available_bytes"] > 0
+        assert state["throttled"] is state["battery_percent"] is None
+    page = render([run])
+    assert "Emulated: speeds say nothing about a real device" in page
+    assert "<td>temperature</td><td>42 °C</td><td>42 °C</td><td>42 °C</td>" in page
+    assert "<td>throttling</td><td>not measured</td><td>not measured</td><td>not measured</td>" in page
 
 
 def test_a_phone_sees_what_this_machine_sees(phone, tiny, tmp_path):
