@@ -24,8 +24,9 @@ def page(records: dict[str, dict[str, Any]]) -> str:
     parts = [_HEAD]
     for name, record in sorted(records.items()):
         machine = record["machine"]
-        heading, _, more = record["question"].strip().partition("\n")
-        parts.append(f"\n## {heading}\n\n" + (f"{more.strip()}\n\n" if more else ""))
+        heading, *more = record["question"].strip().split("\n\n")
+        parts.append(f"\n## {heading}\n\n")
+        parts += [f"{words}\n\n" for words in more if not words.startswith(" ")]  # what is indented are commands
         parts.append("| | ours | theirs | ratio | wanted | |\n| --- | --- | --- | --- | --- | --- |\n")
         for claim in record["claims"]:
             bound = f"≥ {claim['at_least']:g}" if claim["at_least"] is not None else f"≤ {claim['at_most']:g}"
