@@ -114,11 +114,11 @@ def run(family: str, folder: Path, device: Device, work: Path) -> Cell:
     with open_bundle(folder, threads=1, check=False) as model:
         prompt = model.prompt(_question(picture), tools=[TOOL] if family == "lam" else None)
         with worker(device, folder) as ask:
-            same, ties, compared = _compare(model, prompt, ask, [picture.read_bytes()] if picture else [])
+            same, ties, compared = compare(model, prompt, ask, [picture.read_bytes()] if picture else [])
     return Cell(name, bundle.family, bundle.quantization, done.how, same, ties, compared, done.facts.emulated)
 
 
-def _compare(model: Any, prompt: Prompt, ask: Any, pictures: Sequence[bytes]) -> tuple[int, int, int]:
+def compare(model: Any, prompt: Prompt, ask: Any, pictures: Sequence[bytes] = ()) -> tuple[int, int, int]:
     """How many tokens are the same, how many tied, and of how many; after a tie both go on with the one from here."""
     same = ties = 0
     while True:
@@ -193,15 +193,6 @@ def worker(device: Device, folder: Path) -> Iterator[Any]:
         yield ask
     finally:
         stream.finish(60)
-
-
-def said_there(
-    device: Device, folder: Path, ids: Sequence[int], pictures: Sequence[bytes] = (), n: int = N_NEW
-) -> list[int]:
-    """One answer of it."""
-    with worker(device, folder) as ask:
-        found: list[int] = ask(ids, pictures, n)
-    return found
 
 
 def read() -> dict[str, dict[str, dict[str, Cell]]]:

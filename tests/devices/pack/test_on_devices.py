@@ -17,11 +17,11 @@ from edge.errors import DeviceError
 from edge.report import render
 from edge.runtimes.model import open_bundle
 from edge.runtimes.session import Sampling
-from tests.cells import said_by, said_there
+from edge.runtimes.sight import Prompt
+from tests.cells import N_NEW, compare, worker
 from tests.rigs import machines
 
 pytestmark = [pytest.mark.rig, pytest.mark.timeout(1800)]
-N_NEW = 6
 PROMPT = list(range(40, 52))
 
 
@@ -67,10 +67,13 @@ def tiny(tmp_path_factory):
     return get
 
 
-def said_here(folder, prompt=PROMPT):
-    with open_bundle(folder, threads=1, check=False) as model:
-        prompt = prompt if isinstance(prompt, list) else model.prompt(prompt)
-        return said_by(model, prompt, N_NEW)
+def assert_it_says_the_same(device, folder, prompt=None, pictures=()):
+    """Token by token, but where two are so near that rounding decides (`tests.cells.compare`)."""
+    with open_bundle(folder, threads=1, check=False) as model, worker(device, folder) as ask:
+        prompt = model.prompt(prompt) if prompt else Prompt(PROMPT, ())
+        same, ties, compared = compare(model, prompt, ask, pictures)
+    assert (same + ties, compared) == (N_NEW, N_NEW)
+    assert same > ties
 
 
 def assert_it_talks_by_itself(device, folder):
@@ -91,7 +94,7 @@ def test_a_phone_says_what_this_machine_says(phone, tiny, format_name):
     done = install.flash(folder, phone)
     assert (done.changed, done.how) == (True, "the runtime pack for armv8.2")
     assert done.facts.emulated
-    assert said_there(phone, folder, PROMPT, n=N_NEW) == said_here(folder)
+    assert_it_says_the_same(phone, folder)
     assert_it_talks_by_itself(phone, folder)
     assert Store(phone).fsck() == ()
     # onnxruntime's telemetry keeps a database where it is not told to be silent.
@@ -102,7 +105,7 @@ def test_a_processor_without_dot_products_gets_a_pack_without_them(old_phone, ti
     folder = tiny("gguf")
     done = install.flash(folder, old_phone)
     assert done.how == "the runtime pack for armv8.0"
-    assert said_there(old_phone, folder, PROMPT, n=N_NEW) == said_here(folder)
+    assert_it_says_the_same(old_phone, folder)
 
 
 def test_the_wrong_pack_fails_its_self_test_and_what_ran_stays(old_phone, tiny, monkeypatch):
@@ -113,7 +116,7 @@ def test_the_wrong_pack_fails_its_self_test_and_what_ran_stays(old_phone, tiny, 
         install.flash(right, old_phone)
     monkeypatch.undo()
     assert Store(old_phone).inventory().current == bundles.read(right).id
-    assert said_there(old_phone, right, PROMPT, n=N_NEW) == said_here(right)
+    assert_it_says_the_same(old_phone, right)
 
 
 def test_a_raspberry_pi_runs_the_same_pack_beside_its_own_python(pi, tiny):
@@ -123,7 +126,7 @@ def test_a_raspberry_pi_runs_the_same_pack_beside_its_own_python(pi, tiny):
     assert (done.facts.system[:6], done.facts.emulated) == ("Debian", True)
     assert done.facts.profile.cpu == "Raspberry Pi 4 Model B Rev 1.4"
     assert done.facts.python_version[:2] == (3, 11)
-    assert said_there(pi, folder, PROMPT, n=N_NEW) == said_here(folder)
+    assert_it_says_the_same(pi, folder)
     assert_it_talks_by_itself(pi, folder)
 
 
@@ -153,10 +156,8 @@ def test_a_phone_sees_what_this_machine_sees(phone, tiny, tmp_path):
     path = tmp_path / "picture.png"
     Image.radial_gradient("L").resize((50, 40)).convert("RGB").save(path)
     words = [{"role": "user", "content": [{"type": "image", "path": str(path)}, {"type": "text", "text": "what?"}]}]
-    with open_bundle(folder, threads=1, check=False) as model:
-        ids = list(model.prompt(words))
     install.flash(folder, phone)
-    assert said_there(phone, folder, ids, [path.read_bytes()], N_NEW) == said_here(folder, tuple(words))
+    assert_it_says_the_same(phone, folder, words, [path.read_bytes()])
 
 
 def test_packs_hold_what_their_bundles_need_and_no_more(phone):
