@@ -114,5 +114,5 @@ def test_a_large_model_whose_weights_are_computed_is_built_with_them_if_they_fit
     assert {s for e in made.ledger for s in e.source} == set(checkpoint.tensors)
     assert sum((made.folder / f).stat().st_size for f in made.files) > 4 * checkpoint.n_parameters
     monkeypatch.setattr(preflight, "available_ram_bytes", lambda *_: 1)
-    with pytest.raises(EdgeError, match=r"converting to ONNX with all weights in memory needs 0\.9 GB"):
+    with pytest.raises(EdgeError, match=r"converting to ONNX with all weights in memory needs \d\.\d GB, 0\.0 GB is"):
         onnx_format.convert(checkpoint, tmp_path / "other", context_length=64)
