@@ -42,7 +42,14 @@ def pi(folder: Path, cpu: str = "cortex-a76") -> Iterator[protocol.Device]:
 
 @contextmanager
 def phone(folder: Path, cpu: str = "cortex-a76") -> Iterator[protocol.Device]:
-    """Bare arm64 behind adbd, reached by an adb of its own."""
+    """Bare arm64 behind adbd, reached by an adb of its own, or by that of the phone that is there already.
+
+    Which adb a process talks to stands in its environment, so two of them would take each other's phones away.
+    """
+    if "ANDROID_ADB_SERVER_PORT" in os.environ:
+        with _phone(folder, cpu) as device:
+            yield device
+        return
     with Adb(folder / "home") as adb, environment(adb.environment), _phone(folder, cpu) as device:
         yield device
 
