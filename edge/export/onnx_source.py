@@ -16,13 +16,14 @@ from edge.export.artifact import Entry
 from edge.export.checkpoint import Checkpoint
 from edge.export.onnx_graph import Graph
 from edge.export.onnx_ledger import balance, source_matrix
+from edge.export.unread import Unread
 
 if TYPE_CHECKING:
     import numpy as np
 
 
 @dataclass(frozen=True)
-class SourceWeight:
+class SourceWeight(Unread):
     """An array that is read whenever NumPy asks for it: the `source` tensors below one another, perhaps turned."""
 
     checkpoint: Checkpoint
@@ -41,24 +42,6 @@ class SourceWeight:
         import numpy as np
 
         return np.dtype(self.type)
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        n = 1
-        for d in self.shape:
-            n *= d
-        return n
-
-    @property
-    def nbytes(self) -> int:
-        return self.size * self.dtype.itemsize
-
-    def __len__(self) -> int:
-        return self.shape[0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         values = source_matrix(self.checkpoint, self.source)

@@ -6,13 +6,13 @@ made, the next run reads those and makes the rest; and a matrix that lies in a f
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.export import cache
+from edge.export.unread import Unread
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +45,7 @@ class Pieces:
 
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(Unread):
     """Arrays of the same width below one another, put together when NumPy asks for it."""
 
     parts: Sequence[Any]
@@ -57,21 +57,6 @@ class Rows:
     @property
     def dtype(self) -> np.dtype[Any]:
         return self.parts[0].dtype  # type: ignore[no-any-return]
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        return functools.reduce(lambda a, b: a * b, self.shape, 1)
-
-    @property
-    def nbytes(self) -> int:
-        return self.size * self.dtype.itemsize
-
-    def __len__(self) -> int:
-        return self.shape[0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         import numpy as np
