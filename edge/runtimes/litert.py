@@ -98,8 +98,10 @@ class CompiledRunner:
             for key, names in model.get_signature_list().items()
             if key in signatures
         }
-        self._open |= {"model": model, "inputs": self._inputs, "outputs": self._outputs, "ordered": ordered}
-        self._open |= {"environment": environment}
+        self._open |= {
+            "model": model, "inputs": self._inputs, "outputs": self._outputs, "ordered": ordered,
+            "environment": environment,
+        }  # fmt: skip
         self._n_logits = decode.outputs["logits"].shape[-1]
         self._given = given_input(decode)
 

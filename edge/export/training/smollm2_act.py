@@ -4,10 +4,9 @@ Writes `adapter.safetensors` into the folder WORK, with a checkpoint beside it: 
 on where it was stopped. `log.jsonl` has the loss of every step and the scores of held-out cases.
 On one core with AVX512-BF16 a step takes about a second.
 
-Attention is adapted and the norms' gains are freed; the MLPs stay as they are. The source's weights
-lie on a 4-bit grid already (it is dequantized Q4_1), so that rounding MLPs to 4 bits again would undo
-small changes to them, while attention is kept in 5 to 8 bits by the mixed recipes. In half of the steps
-the MLPs are rounded to 4 bits, so that what is learned does not rest on their last bits.
+Adapters stand on every linear layer, and the norms' gains are freed. The source's weights lie on a 4-bit grid
+already (it is dequantized Q4_1), and 4-bit exports round the MLPs to one again: in a part of the steps (`rounded`)
+they are rounded while training, so that what is learned does not rest on their last bits.
 """
 
 from __future__ import annotations
