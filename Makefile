@@ -13,10 +13,13 @@ NODE := tests/interop/node/node_modules/.package-lock.json
 export ORT_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# Devices to reach; arm64 programs; the runtime pack.
+# Devices to reach; arm64 programs; the runtime pack; a whole arm64 machine.
 RIGS := adb mksh busybox-static openssh-client openssh-server
 RIGS += qemu-user-static binfmt-support
 RIGS += g++-aarch64-linux-gnu cmake ninja-build
+RIGS += qemu-system-arm ipxe-qemu
+# To look at pages.
+RIGS += chromium
 
 .PHONY: setup demo test rigs check fast fix docs clean
 
