@@ -21,7 +21,7 @@ RIGS += qemu-system-arm ipxe-qemu
 # To look at pages.
 RIGS += chromium
 
-.PHONY: setup demo test rigs check fast fix docs clean
+.PHONY: setup demo test rigs optimum check fast fix docs clean
 
 setup: $(READY) $(CACHE)/sources/$(LLAMA_CPP)
 
@@ -60,7 +60,11 @@ demo: setup
 	$(BIN)/edge report out/run.json -o report.html
 	@echo "open report.html in a browser; talk to it with: $(BIN)/edge chat $(BUNDLE)"
 
-test: setup rigs $(NODE) check
+# The fallback exporter, in its own folder beside this environment.
+optimum: setup
+	@$(BIN)/edge doctor --install optimum >/dev/null || echo "optimum could not be installed: its test is left out"
+
+test: setup rigs optimum $(NODE) check
 	$(BIN)/pytest -q -m "runtime or rig"
 
 check: $(READY)
