@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import race
+from benchmarks.race import Claim
 from edge import profile
 
 _LIMIT_BYTES = 8_000_000_000
@@ -289,33 +290,20 @@ def keep(name: str, sample: dict[str, float], load: float | None) -> int:
         [found] = samples[one]
         if " tflite " not in one:  # litert-torch takes what it takes; the preflight has to know
             says = f"peak private memory, {one}"
-            claims.append(_claim(says, "peak_private_bytes", one, found, "allowed", _LIMIT_BYTES))
+            claims.append(_claim(says, one, "peak_private_bytes", "allowed", _LIMIT_BYTES))
         if "foreseen_bytes" in found:
             says = f"peak private memory over what the preflight says, {one}"
-            claims.append(_claim(says, "peak_private_bytes", one, found, "preflight", found["foreseen_bytes"]))
+            claims.append(_claim(says, one, "peak_private_bytes", "preflight", found["foreseen_bytes"]))
         whole = samples.get(one.partition(", killed")[0])
         if "before_kill_s" in found and whole:
             says = f"processors after the kill, {one}"
-            claims.append(_claim(says, "processor_s", one, found, "never killed", whole[0]["processor_s"]))
-    return race.keep("large_model", race.Race(str(__doc__).splitlines()[0], about, samples, load), claims, words=[])
+            claims.append(_claim(says, one, "processor_s", "never killed", whole[0]["processor_s"]))
+    done = race.Race(str(__doc__).splitlines()[0], about, samples, load)
+    return race.keep("large_model", done, race.judge(done, claims), words=[])
 
 
-def _claim(says: str, quantity: str, ours: str, found: dict[str, float], theirs: str, allowed: float) -> dict[str, Any]:
-    ratio = round(found[quantity] / allowed, 4)
-    return {
-        "says": says,
-        "quantity": quantity,
-        "ours": ours,
-        "theirs": theirs,
-        "median_ours": found[quantity],
-        "median_theirs": allowed,
-        "ratio": ratio,
-        "ratio_low": ratio,
-        "ratio_high": ratio,
-        "at_least": None,
-        "at_most": 1.0,
-        "met": ratio <= 1.0,
-    }
+def _claim(says: str, ours: str, quantity: str, theirs: str, allowed: float) -> Claim:
+    return Claim(quantity, ours, theirs, at_most=1.0, says=says, fixed=allowed)
 
 
 def _lend_sources(cache_folder: Path) -> None:

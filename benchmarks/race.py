@@ -38,7 +38,10 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Claim:
-    """`ours` over `theirs` of one quantity must reach `at_least` (or stay below `at_most`)."""
+    """`ours` over `theirs` of one quantity must reach `at_least` (or stay below `at_most`).
+
+    With `fixed`, ours is compared with that figure, of the quantity's unit, and `theirs` says in a word what it is.
+    """
 
     quantity: str
     ours: str
@@ -46,6 +49,7 @@ class Claim:
     at_least: float | None = None
     at_most: float | None = None
     says: str = ""
+    fixed: float | None = None
 
 
 @dataclass
@@ -112,8 +116,12 @@ def judge(race: Race, claims: Sequence[Claim]) -> list[dict[str, Any]]:
     """Each claim with its ratio: the median over rounds of ours/theirs, and the smallest and largest."""
     out = []
     for claim in claims:
-        pairs = zip(race.samples[claim.ours], race.samples[claim.theirs], strict=True)
-        ratios = [ours[claim.quantity] / theirs[claim.quantity] for ours, theirs in pairs]
+        ours = [s[claim.quantity] for s in race.samples[claim.ours]]
+        if claim.fixed is None:
+            theirs = [s[claim.quantity] for s in race.samples[claim.theirs]]
+        else:
+            theirs = [claim.fixed] * len(ours)
+        ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
         ratio = statistics.median(ratios)
         met = (claim.at_least is None or ratio >= claim.at_least) and (claim.at_most is None or ratio <= claim.at_most)
         out.append(
@@ -122,8 +130,8 @@ def judge(race: Race, claims: Sequence[Claim]) -> list[dict[str, Any]]:
                 "quantity": claim.quantity,
                 "ours": claim.ours,
                 "theirs": claim.theirs,
-                "median_ours": statistics.median(s[claim.quantity] for s in race.samples[claim.ours]),
-                "median_theirs": statistics.median(s[claim.quantity] for s in race.samples[claim.theirs]),
+                "median_ours": statistics.median(ours),
+                "median_theirs": statistics.median(theirs),
                 "ratio": round(ratio, 4),
                 "ratio_low": round(min(ratios), 4),
                 "ratio_high": round(max(ratios), 4),

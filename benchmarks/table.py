@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -63,6 +64,7 @@ def _plain(quantity: str, value: float) -> str:
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     PAGE.write_text(page(records()), encoding="utf-8")
     print(PAGE)
     return 0
