@@ -62,6 +62,10 @@ class Tokenizer:
         added = self._inner.get_added_tokens_decoder()
         return frozenset(i for i, token in added.items() if token.special)
 
+    def to_json(self) -> str:
+        """The whole of it as `tokenizer.json`, for programs that build their own from it."""
+        return str(self._inner.to_str())
+
     def id_of(self, token: str) -> int | None:
         """The id of exactly this token, or `None`."""
         found = self._inner.token_to_id(token)

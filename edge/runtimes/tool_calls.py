@@ -11,11 +11,15 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 NO_TOOL_FITS = "None of these tools can do that."
-_ASK = "Please tell me: "
+ASK = "Please tell me: "
 _BLOCK = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
+
+
+# How a model writes calls: in tags, a list behind [TOOL_CALLS], or one object with "parameters".
+Syntax = Literal["tags", "list", "object"]
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,9 @@ class Answer:
     @property
     def asks_for(self) -> tuple[str, ...]:
         """The arguments it wants to be told."""
-        if self.calls or not self.text.startswith(_ASK):
+        if self.calls or not self.text.startswith(ASK):
             return ()
-        return tuple(name.strip() for name in self.text[len(_ASK) :].split(",") if name.strip())
+        return tuple(name.strip() for name in self.text[len(ASK) :].split(",") if name.strip())
 
 
 def read(text: str) -> Answer:
@@ -63,6 +67,19 @@ def read(text: str) -> Answer:
     return Answer(calls, _BLOCK.sub("", text).strip(), sound=len(calls) == len(made))
 
 
+def syntax_of(template: str) -> Syntax | None:
+    """The syntax that a chat template shows its model; `None` when it shows no tools.
+
+    >>> syntax_of("{% if tools %}<tool_call>{% endif %}")
+    'tags'
+    """
+    if not re.search(r"\btools\b", template):
+        return None
+    if "<tool_call>" in template:
+        return "tags"
+    return "list" if "[TOOL_CALLS]" in template else "object" if '"parameters"' in template else "tags"
+
+
 def write(calls: Sequence[ToolCall]) -> str:
     """The text of `calls`, compact and always the same: what models are trained on.
 
@@ -76,7 +93,7 @@ def write(calls: Sequence[ToolCall]) -> str:
 
 def ask(names: Sequence[str]) -> str:
     """How a model asks for the arguments called `names`."""
-    return _ASK + ", ".join(names)
+    return ASK + ", ".join(names)
 
 
 def _json(call: ToolCall) -> str:

@@ -1,0 +1,291 @@
+"""Answers held to a form: JSON of a schema, or calls of given tools, whatever the model would say.
+
+`llguidance` says which tokens may come next; what is built here from our own tokenizer is a mask for
+`edge.runtimes.session.generate`, so that one grammar serves all runtimes.
+
+grammar = Grammars.of(model).schema({"type": "object", "properties": {"age": {"type": "integer"}}})
+for piece in model.generate("How old is she?", sampling, mask=grammar.mask(sampling)):
+    print(piece.text, end="")
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edge.errors import EdgeError, UsageError, require
+from edge.runtimes.session import Mask, Sampling, pick
+from edge.runtimes.tokenizer import Tokenizer
+from edge.runtimes.tool_calls import ASK, NO_TOOL_FITS, Syntax
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edge.runtimes.model import Model
+
+# Between the parts of JSON. Without a bound, a model may write spaces for ever.
+_AIRY = "[ \\n\\t]{1,20}"
+_TIGHT = " "
+_MOST_CALLS = 8
+# All that a token can open is named in the schema, so that its length bounds the way to the end.
+_MOST_ROOM = 256  # tokens; an answer that needs more than that to come to its end may be cut
+_SPARE = 24  # for what stands around the arguments
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """A form of answers, for one tokenizer.
+
+    `room` is how many tokens before the end of a budget it begins to see to it that the answer ends.
+    """
+
+    engine: Grammars
+    source: str
+    room: int
+
+    def mask(self, sampling: Sampling | None = None) -> Mask:
+        """What `generate` takes, new for each answer, with the same `sampling`.
+
+        The answer ends within its `max_tokens`, if the form can be closed in so few.
+        """
+        return _Held(self, sampling or Sampling())
+
+    def accepts(self, text: str) -> bool:
+        """Whether a whole answer has the form."""
+        matcher = self.engine.matcher(self.source)
+        ids = self.engine.tokenizer.encode(text, parse_special=False)
+        return bool(matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting())
+
+
+class Grammars:
+    """Makes grammars for one tokenizer, and the ids that end its answers. Building one takes about a second."""
+
+    def __init__(self, tokenizer: Tokenizer, stop_ids: Sequence[int]) -> None:
+        """Raises `MissingError` without llguidance, `UsageError` when it cannot read the tokenizer."""
+        require("llguidance", extra="act", purpose="holding answers to a form")
+        import llguidance
+
+        if not stop_ids:
+            raise UsageError("this bundle names no token that ends an answer, so that no form can be complete")
+        self.tokenizer = tokenizer
+        self.stop_ids = tuple(stop_ids)
+        try:
+            self.inner = llguidance.LLTokenizer(tokenizer.to_json(), eos_token=list(stop_ids))
+        except ValueError as err:
+            raise UsageError(f"answers of this tokenizer cannot be held to a form: {_first_line(err)}") from None
+        self._order: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, model: Model) -> Grammars:
+        """For an open bundle."""
+        return cls(model.tokenizer, model.bundle.stop_ids)
+
+    def schema(self, schema: Mapping[str, Any]) -> Grammar:
+        """One JSON value that the schema admits.
+
+        Raises `UsageError` for a schema that admits nothing, or that says what cannot be held.
+        """
+        held = {**schema, "x-guidance": {"whitespace_pattern": _AIRY}}
+        return self._grammar(f"start: %json {json.dumps(held)}", "the JSON schema", json.dumps(schema))
+
+    def tools(
+        self,
+        tools: Sequence[Mapping[str, Any]],
+        syntax: Syntax = "tags",
+        *,
+        idle: bool = True,
+        text: bool = False,
+        most: int = _MOST_CALLS,
+    ) -> Grammar:
+        """Up to `most` calls of the tools, in the model's own syntax (`tool_calls.syntax_of`).
+
+        With `idle`, it may also say that none of them fits, or ask for arguments; with `text`, it
+        may say anything that is no call. Tools are JSON Schema functions, with or without
+        `{"type": "function", "function": ...}` around. Raises as `schema`, naming the tool.
+        """
+        functions = [t.get("function", t) for t in tools]
+        for f in functions:
+            self._grammar(f"start: %json {json.dumps(_arguments(f))}", f"the arguments of the tool {f['name']!r}")
+        longest = max((json.dumps(f) for f in functions), key=len, default="")
+        lines = [*_answers(functions, idle=idle, text=text, calls=most > 0 and bool(functions))]
+        if most > 0 and functions:
+            lines += self._calls(syntax, most)
+            lines += _bodies(functions, "parameters" if syntax == "object" else "arguments")
+        return self._grammar("\n".join(lines), "the list of tools", longest)
+
+    def matcher(self, source: str) -> Any:
+        """A new `llguidance.LLMatcher`, at the beginning of an answer."""
+        import llguidance
+
+        return llguidance.LLMatcher(self.inner, source, log_level=0)
+
+    def closing_order(self) -> np.ndarray:
+        """Token ids, those first that bring an answer soonest to its end."""
+        import numpy as np
+
+        if self._order is None:
+            texts = [self.inner.decode_bytes([i]) for i in range(self.inner.vocab_size)]
+            first = {b'"': 0, b"}": 1, b"]": 2}
+            # Where a word is forced the longest piece is the nearest way; blanks lead nowhere.
+            keys = [(first.get(t, 3), not t.strip(), -len(t)) for t in texts]
+            self._order = np.array(sorted(range(len(keys)), key=keys.__getitem__))
+        return self._order
+
+    def _calls(self, syntax: Syntax, most: int) -> Iterable[str]:
+        if syntax == "tags":
+            opening, closing = self._spelled("<tool_call>"), self._spelled("</tool_call>")
+            yield f'calls: call ("\\n"? call){{0,{most - 1}}}'
+            yield f'call: {opening} "\\n"? body "\\n"? {closing}'
+        elif syntax == "list":
+            yield f'calls: {self._spelled("[TOOL_CALLS]")} " "? "[" body ("," " "? body){{0,{most - 1}}} "]"'
+        else:
+            yield "calls: body"
+
+    def _spelled(self, mark: str) -> str:
+        """A mark of the syntax as the grammar names it: a control token where the tokenizer has one for it."""
+        found = self.tokenizer.id_of(mark)
+        return f"<[{found}]>" if found is not None and found in self.tokenizer.special_ids else json.dumps(mark)
+
+    def _grammar(self, lark: str, what: str, longest: str = "") -> Grammar:
+        import llguidance
+
+        source = llguidance.LLMatcher.grammar_from_lark(lark)
+        wrong, notes = llguidance.LLMatcher.validate_grammar_with_warnings(source, self.inner)
+        if wrong:
+            raise UsageError(f"{what} cannot be held: {_reason(notes[0])}", hint="simplify the schema")
+        return Grammar(self, source, min(_MOST_ROOM, len(self.tokenizer.encode(longest)) + _SPARE))
+
+
+class _Held:
+    """The mask of one answer."""
+
+    def __init__(self, grammar: Grammar, sampling: Sampling) -> None:
+        import numpy as np
+
+        self._engine = grammar.engine
+        self._room = grammar.room
+        self._matcher = grammar.engine.matcher(grammar.source)
+        self._read = 0
+        self._most = sampling.max_tokens
+        self._sampling = sampling
+        self._rng = np.random.default_rng(sampling.seed)
+        # The likeliest token is the one that is taken, so that one look at it may do.
+        self._greedy = sampling.temperature == 0 and sampling.repeat_penalty == 1
+
+    def __call__(self, logits: np.ndarray, out: Sequence[int]) -> np.ndarray:
+        import numpy as np
+
+        while self._read < len(out):
+            self._matcher.consume_token(out[self._read])
+            self._read += 1
+        best = int(logits.argmax())
+        if not np.isfinite(logits[best]):
+            return logits  # `pick` says what is wrong with them
+        left = self._most - len(out)
+        known = best < self._engine.inner.vocab_size  # a model's vocabulary may be padded
+        if left > self._room and self._greedy and known and self._matcher.validate_tokens([best]) == 1:
+            return logits
+        allowed = _allowed(self._matcher, self._engine)
+        masked = np.full_like(logits, -np.inf)
+        n = min(len(logits), len(allowed))
+        np.copyto(masked[:n], logits[:n], where=allowed[:n])
+        return masked if left > self._room else self._toward_end(masked, out, left)
+
+    def _toward_end(self, masked: np.ndarray, out: Sequence[int], left: int) -> np.ndarray:
+        """The token that is drawn, if an end can be reached behind it in `left` tokens; else the way to the end."""
+        drawn = pick(masked, self._sampling, out, self._rng)
+        if drawn not in self._engine.stop_ids:
+            ahead = self._matcher.deep_copy()
+            ahead.consume_token(drawn)
+            if _shortest_end(ahead, self._engine, left - 2) is None:
+                way = _shortest_end(self._matcher, self._engine, left - 1)
+                if way is not None:
+                    drawn = way[0] if way else self._engine.stop_ids[0]
+        only = masked.copy()
+        only[:] = -masked.dtype.type("inf")
+        only[drawn] = 0
+        return only
+
+
+def _shortest_end(matcher: Any, engine: Grammars, most: int) -> list[int] | None:
+    """Tokens after which the answer may end; none when it may end now, `None` when `most` do not suffice.
+
+    Nearly the shortest: at each step the token that closes most.
+    """
+    order = engine.closing_order()
+    ahead = matcher.deep_copy()
+    way: list[int] = []
+    while len(way) <= most:
+        if ahead.is_accepting():
+            return way
+        allowed = _allowed(ahead, engine)[order]
+        way.append(int(order[int(allowed.argmax())]))
+        ahead.consume_token(way[-1])
+    return None
+
+
+def _allowed(matcher: Any, engine: Grammars) -> np.ndarray:
+    """Which tokens may come next, bool `(vocab,)`."""
+    import numpy as np
+
+    bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+    allowed = np.unpackbits(bits, bitorder="little", count=engine.inner.vocab_size).view(bool)
+    if matcher.is_error() or not allowed.any():
+        raise EdgeError(
+            f"the grammar of this answer is too complex: {_reason(matcher.get_error())}",
+            hint="ask for a simpler schema, or for fewer tools",
+        )
+    return allowed
+
+
+def _answers(functions: Sequence[Mapping[str, Any]], *, idle: bool, text: bool, calls: bool) -> Iterable[str]:
+    """What an answer may be, and the answers that are no calls."""
+    kinds = ["calls"] if calls else []
+    rules = []
+    if idle:
+        kinds.append("nothing")
+        rules.append(f"nothing: {json.dumps(NO_TOOL_FITS)}")
+        if names := sorted({name for f in functions for name in _arguments(f).get("properties", {})}):
+            kinds.append("asking")
+            rules.append(f'asking: {json.dumps(ASK)} argument (", " argument)*')
+            rules.append("argument: " + " | ".join(json.dumps(name) for name in names))
+    if text or not kinds:
+        kinds.append("TEXT")
+        # It neither begins as a call in any syntax, nor has one in it.
+        rules.append("TEXT: /[^<{\\[\\s](.|\\n)*/ & ~/(.|\\n)*<tool_call>(.|\\n)*/")
+    return [f"start: {' | '.join(kinds)}", *rules]
+
+
+def _bodies(functions: Sequence[Mapping[str, Any]], key: str) -> Iterable[str]:
+    """The JSON object of a call of each tool. Each schema is a document for itself, for `$ref` begins at its root."""
+    yield "body: " + " | ".join(f"tool_{i}" for i in range(len(functions)))
+    for i, f in enumerate(functions):
+        named = json.dumps(f"{json.dumps(f['name'], ensure_ascii=False)},")
+        yield f'tool_{i}: "{{" "\\"name\\":" " "? {named} " "? {json.dumps(json.dumps(key) + ":")} " "? given_{i} "}}"'
+        yield f"given_{i}: %json {json.dumps(_arguments(f))}"
+
+
+def _arguments(function: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of a tool's arguments as it is held: nothing that it does not name, nothing that it cannot mean.
+
+    What a grammar cannot hold (a `format`, a sum) is left to the check of the values afterwards.
+    """
+    schema = dict(function.get("parameters") or {})
+    schema.setdefault("type", "object")
+    if not {"$ref", "allOf", "anyOf", "oneOf", "patternProperties"} & schema.keys():
+        schema.setdefault("properties", {})
+        schema.setdefault("additionalProperties", False)
+    return {**schema, "x-guidance": {"whitespace_pattern": _TIGHT, "lenient": True}}
+
+
+def _reason(text: str) -> str:
+    """The part of an error of llguidance that a person can use."""
+    lines = [line.strip() for line in re.split(r"\n|<state>", text or "unknown") if line.strip()]
+    return lines[0] if lines else "unknown"
+
+
+def _first_line(err: Exception) -> str:
+    return str(err).splitlines()[0] if str(err) else type(err).__name__
