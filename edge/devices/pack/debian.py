@@ -72,6 +72,14 @@ class Apt:
             )
         return found
 
+    def closure(self, names: Sequence[str]) -> tuple[Package, ...]:
+        """`names` and all that they need, as apt would put them onto an empty system."""
+        done = self._run("install", "--print-uris", "--no-install-recommends", *names, where="state")
+        found = re.findall(r"^'\S+' ([^_\s]+)_\S+ \d+ ", done.stdout, re.MULTILINE)
+        if done.returncode != 0:
+            raise EdgeError(f"apt cannot put {' '.join(names)} together: {_last(done.stderr)}")
+        return self.find(found)
+
     def has(self, name: str) -> bool:
         """Whether there is such a package."""
         return self._run("download", "--print-uris", name, where="state").returncode == 0
