@@ -1,0 +1,114 @@
+"""Flashes on a machine whose disk is logged, and what is wrong after each cut that could have interrupted them."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge import bundle as bundles
+from edge.devices import runner, store
+from edge.devices.address import connect
+from edge.devices.install import flash
+from edge.devices.runner import Runner
+from edge.devices.store import Store
+from edge.errors import EdgeError
+from edge.progress import Silent
+from tests.rigs import powercut
+from tests.rigs.machine import Machine
+
+_START = """case $1 in selftest) echo '{"tokens": [1], "compared": 0}' ;; *) exit 64 ;; esac"""
+# What the device's half of the store does so that a cut loses nothing; without it, cuts must be found to lose something.
+_WAITS = (("flush() { ", "flush() { return 0; "), ("everything() { ", "everything() { return 0; "))
+
+
+def quick(bundle, facts, progress) -> Runner:
+    """What starts a bundle without Python there: a line of shell, and a pack to be unpacked."""
+    return Runner(f"{_START} # {bundle.id}", "sh", (runner._code(),))
+
+
+def careless(text: str) -> str:
+    """`store.sh` without its flushes."""
+    for old, new in _WAITS:
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+@dataclass(frozen=True)
+class Step:
+    """A flash of `folder` into `store` that was done when the log was `acknowledged` bytes long, and begun at `begun`."""
+
+    folder: Path
+    store: str
+    begun: int
+    acknowledged: int
+
+
+def flashed(machine: Machine, folders: Sequence[Path], store_at: str, change: Callable[[str], str] = str) -> list[Step]:
+    """Flash one after another, with the device's half of the store changed; every cut comes while that is done."""
+    assert machine.log is not None
+    steps, text, choose = [], store.script(), runner.choose
+    whole = store.script
+    runner.choose, store.script = quick, lambda: change(text)
+    device = connect(f"{machine.address}{store_at}")
+    try:
+        for folder in folders:
+            begun = machine.log.stat().st_size
+            flash(folder, device)
+            steps.append(Step(folder, store_at, begun, machine.log.stat().st_size))
+    finally:
+        device.close()
+        runner.choose, store.script = choose, whole
+    return steps
+
+
+def outcomes(
+    base: Path, log: Path, steps: Sequence[Step], count: int, folder: Path, seed: int
+) -> Iterator[tuple[int, list[str]]]:
+    """For `count` cuts after random writes while `steps` were taken: after which write, and what is wrong then."""
+    writes = powercut.read(log)
+    within = [i for i, w in enumerate(writes) if steps[0].begun < w.end <= steps[-1].acknowledged]
+    chance = random.Random(seed)
+    for cut, image in powercut.disks(base, log, chance.choices(within, k=count), folder, chance):
+        yield cut, _wrong(image, writes[cut].end, steps)
+
+
+def _wrong(image: Path, at: int, steps: Sequence[Step]) -> list[str]:
+    """What a cut broke that left `image` when the log was `at` bytes long; nothing, as it should be."""
+    done = [step for step in steps if step.acknowledged <= at]
+    under_way = [step for step in steps if step.begun <= at < step.acknowledged]
+    may_run = {bundles.read(step.folder).id for step in [*done[-1:], *under_way]}
+    try:
+        with powercut.mounted(image) as root:
+            return _look(root / steps[0].store.lstrip("/"), may_run, steps[-1].folder, empty=not done)
+    except OSError as err:
+        return [str(err)]
+
+
+def _look(root: Path, may_run: set[str], following: Path, *, empty: bool) -> list[str]:
+    """In the store at `root`: what of `may_run` runs is whole, as is all that is kept, and the next flash succeeds."""
+    device = connect(f"local:{root}")
+    there = Store(device)
+    inventory = there.inventory()
+    wrong = []
+    if inventory.current not in may_run and not (empty and inventory.current is None):
+        wrong.append(f"{inventory.current} runs, and not one of {may_run}")
+    held = {inventory.current, inventory.previous} - {None}
+    for fault in there.fsck() if root.is_dir() else ():
+        # What was being made when the power went may be torn: the next flash makes it anew.
+        if fault.what in ("damaged", "dangling", "spoilt") or {fault.name, fault.of} & held:
+            wrong.append(f"{fault.what} {fault.name} {fault.of}".strip())
+    choose, runner.choose = runner.choose, quick
+    try:
+        flash(following, device, progress=Silent())
+        for entry in bundles.read(following).files:
+            if hashlib.sha256((root / "current" / entry.path).read_bytes()).hexdigest() != entry.sha256:
+                wrong.append(f"after the next flash, {entry.path} is not what it should be")
+    except (EdgeError, OSError) as err:
+        wrong.append(f"the next flash fails: {err}")
+    finally:
+        runner.choose = choose
+    return wrong
