@@ -20,7 +20,7 @@ from tests.rigs import powercut
 from tests.rigs.machine import Machine
 
 _START = """case $1 in selftest) echo '{"tokens": [1], "compared": 0}' ;; *) exit 64 ;; esac"""
-# What the device's half of the store does so that a cut loses nothing; without it, cuts must be found to lose something.
+# What the device's half of the store does so that a cut loses nothing.
 _WAITS = (("flush() { ", "flush() { return 0; "), ("everything() { ", "everything() { return 0; "))
 
 
@@ -39,7 +39,7 @@ def careless(text: str) -> str:
 
 @dataclass(frozen=True)
 class Step:
-    """A flash of `folder` into `store` that was done when the log was `acknowledged` bytes long, and begun at `begun`."""
+    """A flash of `folder` into `store`, and how long the log was when it began and when it was said to be done."""
 
     folder: Path
     store: str

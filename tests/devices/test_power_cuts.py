@@ -1,4 +1,4 @@
-"""A whole machine whose plug is pulled while it is flashed. `python -m benchmarks.power_cuts` does it hundreds of times."""
+"""A whole machine whose plug is pulled while it is flashed; `python -m benchmarks.power_cuts` does it 300 times."""
 
 import threading
 import time

@@ -181,7 +181,21 @@ def _image(root: Path, image: Path) -> None:
         file.seek(440)
         file.write(b"edge\0\0" + table.ljust(64, b"\0") + b"\x55\xaa")
     where = f"offset={ROOT_START_MIB * MIB}"
-    mkfs = ["mkfs.ext4", "-q", "-F", "-m", "0", "-L", "rootfs", "-E", where, "-d", str(root), str(image), f"{size_mib}M"]
+    mkfs = [
+        "mkfs.ext4",
+        "-q",
+        "-F",
+        "-m",
+        "0",
+        "-L",
+        "rootfs",
+        "-E",
+        where,
+        "-d",
+        str(root),
+        str(image),
+        f"{size_mib}M",
+    ]
     mine = [] if os.geteuid() == 0 else ["unshare", "--map-root-user"]  # so that everything in it is root's
     subprocess.run([*mine, *mkfs], check=True)
 

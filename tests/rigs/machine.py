@@ -37,7 +37,8 @@ class Machine:
     address = "ssh://machine"
 
     def __init__(
-        self, folder: Path, image: Path | None = None, *, cpu: str = "cortex-a76", log: bool = False, memory_mb: int = 1024
+        self, folder: Path, image: Path | None = None, *, cpu: str = "cortex-a76", log: bool = False,
+        memory_mb: int = 1024,
     ) -> None:  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self._cpu, self._memory_mb = folder, cpu, memory_mb

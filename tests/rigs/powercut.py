@@ -62,7 +62,9 @@ def read(log: Path) -> list[Write]:
     return found
 
 
-def disks(base: Path, log: Path, cuts: Sequence[int], folder: Path, chance: random.Random) -> Iterator[tuple[int, Path]]:
+def disks(
+    base: Path, log: Path, cuts: Sequence[int], folder: Path, chance: random.Random
+) -> Iterator[tuple[int, Path]]:
     """For each of the writes `cuts`, in order: the disk that a cut right after it could have left. `base` is before.
 
     Each disk is gone when the next one is asked for.
@@ -106,7 +108,9 @@ def mounted(image: Path) -> Iterator[Path]:
     """The root partition of a card, mounted by this kernel, which recovers its journal first."""
     place = Path(tempfile.mkdtemp(prefix="edge-cut-"))
     options = f"loop,offset={ROOT_START_MIB * MIB}"
-    done = subprocess.run(["mount", "-t", "ext4", "-o", options, str(image), str(place)], capture_output=True, text=True)
+    done = subprocess.run(
+        ["mount", "-t", "ext4", "-o", options, str(image), str(place)], capture_output=True, text=True
+    )
     try:
         if done.returncode:
             raise OSError(f"what the cut left cannot be mounted: {done.stderr.strip()}")
