@@ -95,11 +95,21 @@ def test_packages_are_those_of_the_signed_index(fake_apt):
         apt.find(["y", "z"])
 
 
+def test_what_a_package_needs_comes_with_it(fake_apt):
+    digest = "ab" * 32
+    names = " ".join(f"\"'http://x/pool/{n}_1_arm64.deb' {n}_1_arm64.deb 12 SHA256:{digest}\"" for n in "yz")
+    apt = fake_apt(f"printf '%s\\n' {names}")
+    apt.update()
+    assert [package.name for package in apt.closure(["z"])] == ["y", "z"]
+
+
 def test_what_apt_cannot_do_is_said_in_its_words(fake_apt):
     apt = fake_apt("echo 'E: no such host' >&2; exit 100")
     with pytest.raises(EdgeError, match="cannot read the index of packages for arm64: E: no such host"):
         apt.update()
     assert not apt.has("z")
+    with pytest.raises(EdgeError, match="apt cannot put y z together: E: no such host"):
+        apt.closure(["y", "z"])
     with pytest.raises(EdgeError, match="apt cannot download z: E: no such host"):
         apt.fetch([Package("z", "z.deb", "00")])
 
