@@ -1,0 +1,1 @@
+"""Tools that come with edge: a file of functions, and beside it the manifest that offers them."""
