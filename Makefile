@@ -56,7 +56,7 @@ BUNDLE := out/SmolLM2-135M-Instruct-gguf-q4_k_m
 demo: setup
 	$(BIN)/edge export smollm2 --format gguf --quant 4bit -o out --replace
 	$(BIN)/edge chat $(BUNDLE) -p "What is the capital of France?" --temperature 0
-	$(BIN)/edge bench $(BUNDLE) --repeats 3 -o out/run.json
+	$(BIN)/edge bench $(BUNDLE) --repeats 3 --force -o out/run.json
 	$(BIN)/edge report out/run.json -o report.html
 	@echo "open report.html in a browser; talk to it with: $(BIN)/edge chat $(BUNDLE)"
 

@@ -11,6 +11,7 @@ from typing import Any
 
 State = Mapping[str, Any]
 NOT_MEASURED = "not measured"
+_TAKEN = 0.05  # share of all processors' time in one repetition that is worth a remark
 # PowerManager.THERMAL_STATUS_*; from "light" on the system slows the processor down.
 _THERMAL = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
 
@@ -30,6 +31,8 @@ _ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("governor", "governor", str),
     ("throttling", "throttled", str),
     ("Android's thermal status", "thermal_status", thermal_word),
+    ("others' share of the processors", "others_share", lambda x: f"{100 * x:.0f} %"),
+    ("the hypervisor's share", "stolen_share", lambda x: f"{100 * x:.0f} %"),
     ("free memory", "available_bytes", lambda n: f"{n / 1e9:.2f} GB"),
     ("load average", "load_average", str),
     ("battery", "battery_percent", "{} %".format),
@@ -74,4 +77,9 @@ def remarks(before: State, later: Sequence[State]) -> list[str]:
                 reasons[said.rpartition(" ")[0]] = None
         if (state.get("thermal_status") or 0) > 0:
             reasons[f"Android's thermal status is {thermal_word(state['thermal_status'])}"] = None
-    return [f"the device was slowed down meanwhile: {', '.join(reasons)}"] if reasons else []
+    remarked = [f"the device was slowed down meanwhile: {', '.join(reasons)}"] if reasons else []
+    for key, who in (("others_share", "other programs"), ("stolen_share", "the hypervisor")):
+        most = max((state.get(key) or 0 for state in later), default=0)
+        if most > _TAKEN:
+            remarked.append(f"{who} took up to {100 * most:.0f} % of the processors meanwhile")
+    return remarked

@@ -6,29 +6,37 @@ comparable only when what they depend on is the same: `Result.conditions_key` sa
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edge.errors import InputError, UsageError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_OLDEST = 1  # what edge 0.1.0 of November 2026 wrote: everything of 2 that it lacks is optional
 _LIMIT_BYTES = 256 << 20
 _RESAMPLES = 1000
+_MANY = 2000
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Samples of one quantity: `name` (`decode_tokens_per_s`, ...), `unit`, and the raw values."""
+    """Samples of one quantity: `name` (`decode`, `ttft_128`, ...), `unit`, and the raw values.
+
+    `repeats` says how many of the samples came from each repetition, where that was more than one. Samples of one
+    repetition resemble each other, so intervals come from drawing whole repetitions, never single samples.
+    """
 
     name: str
     unit: str
     samples: tuple[float, ...]
+    repeats: tuple[int, ...] = ()
 
     @property
     def median(self) -> float:
@@ -40,19 +48,40 @@ class Measurement:
         >>> Measurement("x", "ms", (1.0, 2.0, 3.0, 4.0)).percentile(50)
         2.5
         """
-        ordered = sorted(self.samples)
-        at = (len(ordered) - 1) * p / 100
-        low = math.floor(at)
-        high = min(low + 1, len(ordered) - 1)
-        return ordered[low] + (ordered[high] - ordered[low]) * (at - low)
+        return _percentile(sorted(self.samples), p)
 
-    def interval(self) -> tuple[float, float]:
-        """Bounds of the median with 95 % confidence, by resampling; the same every time it is computed."""
-        if len(self.samples) == 1:
-            return self.samples[0], self.samples[0]
+    def interval(self, p: float = 50) -> tuple[float, float]:
+        """Bounds of a percentile (the median) with 95 % confidence, by bootstrap; the same every time it is computed.
+
+        Method: draw as many repetitions as there are, with replacement, 1000 times; take the percentile of each
+        draw's samples; keep the middle 95 % of those. One repetition has no bounds but its own value.
+        """
+        drawn = sorted(_percentile(sorted(draw), p) for draw in self._draws())
+        return drawn[int(0.025 * len(drawn))], drawn[int(0.975 * len(drawn)) - 1]
+
+    def _draws(self) -> Iterator[list[float]]:
+        parts = self.repetitions()
+        if len(parts) == 1:
+            yield list(self.samples)
+            return
         rng = random.Random(0)
-        medians = sorted(statistics.median(rng.choices(self.samples, k=len(self.samples))) for _ in range(_RESAMPLES))
-        return medians[int(0.025 * _RESAMPLES)], medians[int(0.975 * _RESAMPLES) - 1]
+        # Thousands of samples in each repetition make a draw slow, and the interval no better.
+        for _ in range(_RESAMPLES if len(self.samples) < _MANY else _RESAMPLES // 5):
+            yield [x for part in rng.choices(parts, k=len(parts)) for x in part]
+
+    def repetitions(self) -> list[tuple[float, ...]]:
+        """Samples of each repetition; each sample is one where `repeats` does not say."""
+        if not self.repeats:
+            return [(x,) for x in self.samples]
+        ends = list(itertools.accumulate(self.repeats))
+        return [self.samples[end - n : end] for n, end in zip(self.repeats, ends, strict=True)]
+
+
+def _percentile(ordered: Sequence[float], p: float) -> float:
+    at = (len(ordered) - 1) * p / 100
+    low = math.floor(at)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (at - low)
 
 
 @dataclass(frozen=True)
@@ -61,7 +90,9 @@ class Result:
 
     `bundle` is what the manifest says of it (id, format, sizes, quality record), `runtime` the
     versions of what ran it, `before` and `after` the conditions of the machine, `during` those at the
-    end of each repetition.
+    end of each repetition. `fitness` is what spoke against measuring before it began, `forced` whether that
+    was done nevertheless. `traffic` is what one token makes the runtime read (`edge.runtimes.traffic`),
+    `sustained` speed and temperature over the time of a long answer, `energy` its joules and who counted them.
     """
 
     bundle: Mapping[str, Any]
@@ -73,6 +104,10 @@ class Result:
     emulated: bool = False
     notes: tuple[str, ...] = ()
     during: tuple[Mapping[str, Any], ...] = ()
+    fitness: Mapping[str, Any] = field(default_factory=dict)
+    traffic: Mapping[str, Any] = field(default_factory=dict)
+    sustained: tuple[Mapping[str, Any], ...] = ()
+    energy: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -83,6 +118,31 @@ class Result:
         """Of one measurement, `None` when it was not taken."""
         found = self.measurements.get(name)
         return found.median if found else None
+
+    def depths(self) -> list[tuple[int, str, str]]:
+        """Where in the context answers began, and the names of their measurements: speed, time between tokens."""
+        first, *deeper = self.settings.get("depths") or [0]
+        return [
+            (depth, f"decode{at}", f"inter_token{at}")
+            for depth, at in [(int(first), ""), *((int(d), f"_at_{d}") for d in deeper)]
+            if f"decode{at}" in self.measurements
+        ]
+
+    @property
+    def energy_words(self) -> str:
+        """Energy for each token of the sustained answer, and who counted it; or that nobody did."""
+        used, tokens = self.energy.get("joules"), self.energy.get("tokens")
+        if used is None or not tokens:
+            return "not measured"
+        return f"{1e3 * used / tokens:.0f} mJ a token ({self.energy.get('source')})"
+
+    def roofline(self, bandwidth: float | None) -> float | None:
+        """Share of the memory's bandwidth that answering (early in the context) uses; `None` when unknown."""
+        decode, read = self.median("decode"), self.traffic.get("weights_bytes")
+        if not (decode and read and bandwidth):
+            return None
+        depth = (self.settings.get("depths") or [0])[0] + self.settings.get("new_tokens", 0) / 2
+        return decode * (read + depth * self.traffic.get("kv_bytes_per_token", 0)) / bandwidth
 
 
 @dataclass(frozen=True)
@@ -95,6 +155,7 @@ class Run:
     edge_version: str
     results: tuple[Result, ...]
     machine: Mapping[str, Any] = field(default_factory=dict)  # measured, not read: memory bandwidth
+    complete: bool = True  # False: stopped before the last repetition
     schema_version: int = SCHEMA_VERSION
 
     def group_of(self, result: Result) -> str:
@@ -129,9 +190,10 @@ def parse(data: Any, where: str) -> Run:
     """A run from decoded JSON; `where` names it in errors."""
     if not isinstance(data, dict) or "results" not in data:
         raise InputError(f"{where} is no run of edge bench")
-    if data.get("schema_version") != SCHEMA_VERSION:
+    version = data.get("schema_version")
+    if not isinstance(version, int) or not _OLDEST <= version <= SCHEMA_VERSION:
         raise InputError(
-            f"{where} has run schema {data.get('schema_version')!r}, this edge reads {SCHEMA_VERSION}",
+            f"{where} has run schema {version!r}, this edge reads {_OLDEST} to {SCHEMA_VERSION}",
             hint="measure it again, or use the edge that wrote it",
         )
     try:
@@ -143,6 +205,7 @@ def parse(data: Any, where: str) -> Run:
             edge_version=str(data["edge_version"]),
             results=results,
             machine=dict(data.get("machine") or {}),
+            complete=bool(data.get("complete", True)),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as err:
         raise InputError(f"{where} is damaged: {err!r}", hint="measure it again") from err
@@ -154,7 +217,10 @@ def _result(row: Mapping[str, Any]) -> Result:
         samples = tuple(float(x) for x in found["samples"])
         if not samples or not all(math.isfinite(x) for x in samples):
             raise ValueError(f"{name} has samples that are no numbers")
-        taken[str(name)] = Measurement(str(name), str(found["unit"]), samples)
+        repeats = tuple(int(n) for n in found.get("repeats") or ())
+        if repeats and (sum(repeats) != len(samples) or min(repeats) < 1):
+            raise ValueError(f"{name} has {len(samples)} samples and repetitions of {sum(repeats)}")
+        taken[str(name)] = Measurement(str(name), str(found["unit"]), samples, repeats)
     return Result(
         bundle=dict(row["bundle"]),
         runtime={str(k): str(v) for k, v in row["runtime"].items()},
@@ -165,17 +231,22 @@ def _result(row: Mapping[str, Any]) -> Result:
         emulated=bool(row.get("emulated", False)),
         notes=tuple(str(n) for n in row.get("notes", ())),
         during=tuple(dict(state) for state in row.get("during", ())),
+        fitness=dict(row.get("fitness") or {}),
+        traffic=dict(row.get("traffic") or {}),
+        sustained=tuple(dict(point) for point in row.get("sustained", ())),
+        energy=dict(row.get("energy") or {}),
     )
 
 
 def ratio(a: Measurement, b: Measurement) -> tuple[float, float, float]:
-    """Median of `b` over that of `a`, and its bounds with 95 % confidence, by resampling both."""
+    """Median of `b` over that of `a`, and its bounds with 95 % confidence, by drawing repetitions of both."""
     rng = random.Random(0)
 
-    def again(samples: Sequence[float]) -> float:
-        return statistics.median(rng.choices(samples, k=len(samples)))
+    def again(parts: Sequence[Sequence[float]]) -> float:
+        return statistics.median([x for part in rng.choices(parts, k=len(parts)) for x in part])
 
     if a.median == 0:
         return math.inf, math.inf, math.inf
-    drawn = sorted(again(b.samples) / (again(a.samples) or math.inf) for _ in range(_RESAMPLES))
+    ours, theirs = a.repetitions(), b.repetitions()
+    drawn = sorted(again(theirs) / (again(ours) or math.inf) for _ in range(_RESAMPLES))
     return b.median / a.median, drawn[int(0.025 * _RESAMPLES)], drawn[int(0.975 * _RESAMPLES) - 1]

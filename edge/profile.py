@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shutil
+import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,12 +45,17 @@ class DeviceProfile:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What changes while something runs: load average over a minute, free memory, temperature in degrees Celsius."""
+    """What changes while something runs: load average over a minute, free memory, temperature in degrees Celsius.
+
+    `throttled` is in the words of `throttled_words`; `None` where nothing tells.
+    """
 
     load_average: float | None
     available_bytes: int | None
     temperature_c: float | None
     frequency_mhz: float | None
+    governor: str | None = None
+    throttled: str | None = None
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
@@ -69,7 +76,7 @@ def this_machine(root: Path = Path("/")) -> DeviceProfile:
         ram_bytes=memory.get("MemTotal"),
         page_bytes=os.sysconf("SC_PAGE_SIZE"),
         kernel=platform.release(),
-        governor=_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,
+        governor=_governor(root),
         virtual=bool(re.search(r"^flags\b.*\bhypervisor\b", cpuinfo, re.MULTILINE)),
     )
 
@@ -88,7 +95,23 @@ def conditions(root: Path = Path("/")) -> Conditions:
         available_bytes=meminfo(_text(root / "proc/meminfo")).get("MemAvailable"),
         temperature_c=max(celsius, default=None),
         frequency_mhz=int(hertz) / 1000 if hertz.isdigit() else None,
+        governor=_governor(root),
+        throttled=_throttled() if root == Path("/") else None,
     )
+
+
+def throttled_words(bits: int) -> str:
+    """The Raspberry Pi firmware's bits in words: low ones are now, those 16 higher since it was started.
+
+    >>> throttled_words(0x50005)
+    'too little voltage now, throttled now, too little voltage before, throttled before'
+    >>> throttled_words(0)
+    'no'
+    """
+    names = ("too little voltage", "frequency capped", "throttled", "soft temperature limit")
+    said = [f"{name} {when}" for shift, when in ((0, "now"), (16, "before")) for i, name in enumerate(names)
+            if bits >> (shift + i) & 1]  # fmt: skip
+    return ", ".join(said) or "no"
 
 
 def meminfo(text: str) -> Mapping[str, int]:
@@ -122,6 +145,22 @@ def features(cpuinfo: str) -> tuple[str, ...]:
     found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     have = set(found[1].split()) if found else set()
     return tuple(name for name in _FEATURES if name in have)
+
+
+def _governor(root: Path) -> str | None:
+    return _text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None
+
+
+def _throttled() -> str | None:
+    """What a Raspberry Pi's firmware says; nothing else tells it as plainly."""
+    if shutil.which("vcgencmd") is None:
+        return None
+    try:
+        said = subprocess.run(["vcgencmd", "get_throttled"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = re.search(r"throttled=(0x[0-9a-fA-F]+)", said.stdout)
+    return throttled_words(int(found[1], 16)) if found else None
 
 
 def _text(path: Path) -> str:

@@ -8,7 +8,7 @@ from edge.devices import facts
 
 def test_every_quantity_of_a_record_is_shown():
     shown = {key for _, key, _ in conditions._ROWS}
-    assert shown | {"clock_s"} == set(facts.parse_state({}).record())
+    assert set(facts.parse_state({}).record()) <= shown | {"clock_s"}
     assert set(profile.conditions().record()) <= shown
 
 
@@ -39,7 +39,16 @@ def test_words_and_numbers_over_several_repetitions():
         ({"throttled": "no"}, [{"throttled": "no"}, {"throttled": "throttled before"}], "throttled"),
         ({}, [{"throttled": "too little voltage now, throttled now"}], "too little voltage, throttled"),
         ({}, [{"thermal_status": 0}, {"thermal_status": 3}], "Android's thermal status is severe"),
+        ({}, [{"others_share": 0.04, "stolen_share": None}], None),
     ],
 )
 def test_whoever_was_slowed_down_measured_that(before, later, words):
     assert conditions.remarks(before, later) == ([f"the device was slowed down meanwhile: {words}"] if words else [])
+
+
+def test_who_else_was_at_work_meanwhile_is_remarked_upon():
+    said = conditions.remarks({}, [{"others_share": 0.01}, {"others_share": 0.31, "stolen_share": 0.2}])
+    assert said == [
+        "other programs took up to 31 % of the processors meanwhile",
+        "the hypervisor took up to 20 % of the processors meanwhile",
+    ]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -60,6 +61,52 @@ def test_results_that_depend_on_other_things_are_in_other_groups():
     assert run.group_of(dataclasses.replace(first, after={"load_average": 9.0})) == key
 
 
+def test_samples_of_one_repetition_are_drawn_together():
+    """Ten alike samples of each of three repetitions are three samples and not thirty."""
+    samples = tuple(x for x in (5.0, 6.0, 9.0) for _ in range(10))
+    together = Measurement("inter_token", "ms", samples, repeats=(10, 10, 10))
+    assert together.interval() == (5.0, 9.0)
+    low, high = Measurement("inter_token", "ms", samples).interval()
+    assert high - low < 4.0
+    assert together.interval(99)[1] == 9.0
+    assert Measurement("x", "ms", (1.0, 2.0, 3.0), repeats=(3,)).interval(99) == pytest.approx((2.98, 2.98))
+
+
+def test_a_run_of_the_first_schema_is_read():
+    run = read(Path(__file__).parent / "golden" / "run-schema-1.json")
+    [result] = run.results
+    assert result.median("decode") == 145.0
+    assert (result.sustained, dict(result.traffic), result.energy_words) == ((), {}, "not measured")
+    assert result.depths() == [(0, "decode", "inter_token")]
+    assert result.roofline(30e9) is None
+    assert run.complete
+
+
+def test_repetitions_that_do_not_add_up_are_damage(tmp_path):
+    data = json.loads(to_json(fixed_run()))
+    data["results"][0]["measurements"]["inter_token"]["repeats"] = [1, 1]
+    with pytest.raises(InputError, match="is damaged"):
+        parse(data, "run.json")
+
+
+def test_the_roofline_counts_what_a_token_reads():
+    [first, *_] = fixed_run().results
+    result = dataclasses.replace(
+        first,
+        settings={**first.settings, "depths": [100], "new_tokens": 0},
+        traffic={"weights_bytes": 100e6, "kv_bytes_per_token": 10e3},
+    )
+    assert result.roofline(30e9) == pytest.approx(145 * 101e6 / 30e9)
+    assert result.roofline(None) is None
+
+
+def test_energy_has_a_source_or_was_not_measured():
+    [first, *_] = fixed_run().results
+    energy = {"source": "RAPL package-0", "joules": 5.0, "tokens": 100}
+    assert dataclasses.replace(first, energy=energy).energy_words == "50 mJ a token (RAPL package-0)"
+    assert dataclasses.replace(first, energy={"source": "not measured"}).energy_words == "not measured"
+
+
 def test_a_missing_run(tmp_path):
     with pytest.raises(UsageError, match="there is no run at"):
         read(tmp_path / "none.json")
@@ -71,8 +118,10 @@ def test_a_missing_run(tmp_path):
         ("{", "is damaged"),
         ("[" * 100_000, "is damaged"),
         ("[]", "is no run of edge bench"),
-        ('{"results": [], "schema_version": 7}', "has run schema 7, this edge reads 1"),
+        ('{"results": [], "schema_version": 7}', "has run schema 7, this edge reads 1 to 2"),
+        ('{"results": []}', "has run schema None, this edge reads 1 to 2"),
         ('{"results": [{}], "schema_version": 1}', "is damaged"),
+        ('{"results": [{}], "schema_version": 2}', "is damaged"),
         ('{"results": 3, "schema_version": 1}', "is damaged"),
     ],
 )

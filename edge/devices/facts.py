@@ -150,7 +150,7 @@ def parse_state(found: Mapping[str, str]) -> State:
         temperature_c=max((c for c in celsius if -40 < c < 150), default=core_c),
         frequency_mhz=int(frequency) / 1000 if frequency.isdigit() else None,
         governor=found.get("governor") or None,
-        throttled=throttled_words(int(throttled[1], 16)) if throttled else None,
+        throttled=profile.throttled_words(int(throttled[1], 16)) if throttled else None,
         battery_percent=int(battery[0]) if battery and battery[0].isdigit() else percent,
         battery_status=battery[1] if len(battery) > 1 else status,
         thermal_status=thermal_status,
@@ -195,20 +195,6 @@ def parse(text: str) -> Facts:
         python=python[0] if version else None, bits=32 if found.get("bits") == "32" else 64,
         python_version=version, modules=modules, emulated="emulated" in found, state=now,
     )  # fmt: skip
-
-
-def throttled_words(bits: int) -> str:
-    """The Raspberry Pi firmware's bits in words: low ones are now, those 16 higher since it was started.
-
-    >>> throttled_words(0x50005)
-    'too little voltage now, throttled now, too little voltage before, throttled before'
-    >>> throttled_words(0)
-    'no'
-    """
-    names = ("too little voltage", "frequency capped", "throttled", "soft temperature limit")
-    said = [f"{name} {when}" for shift, when in ((0, "now"), (16, "before")) for i, name in enumerate(names)
-            if bits >> (shift + i) & 1]  # fmt: skip
-    return ", ".join(said) or "no"
 
 
 def _celsius(raw: int) -> float:

@@ -158,6 +158,7 @@ def test_a_conversation_goes_on_after_its_link_broke(model):
 def test_bench_on_a_device(far, tmp_path, capsys):
     out = tmp_path / "run.json"
     argv = ["--on", far.address, "--repeats", "1", "--prompt-tokens", "8", "--new-tokens", "4", "-o", str(out)]
+    argv += ["--depths", "8", "--force"]
     assert main(["bench", *argv]) == 0
     run = json.loads(out.read_text())
     [result] = run["results"]
