@@ -22,6 +22,7 @@ SCHEMA_VERSION = 2
 _OLDEST = 1  # what edge 0.1.0 of November 2026 wrote: everything of 2 that it lacks is optional
 _LIMIT_BYTES = 256 << 20
 _RESAMPLES = 1000
+_DEVICE = ("model", "cpu", "physical_cores", "ram_bytes", "kernel", "governor")  # what speed depends on
 _MANY = 2000
 
 
@@ -164,8 +165,17 @@ class Run:
         The same machine (its model, where it has one) and kernel, the same settings (threads, prompt and
         answer lengths), both emulated or neither.
         """
-        device = {k: self.device.get(k) for k in ("model", "cpu", "physical_cores", "ram_bytes", "kernel", "governor")}
+        device = {k: self.device.get(k) for k in _DEVICE}
         return json.dumps([device, dict(result.settings), result.emulated], sort_keys=True)
+
+    def difference(self, result: Result, other: Run, theirs: Result) -> str:
+        """Which of the things that results depend on are not the same; empty when they may be compared."""
+        rows = [(k, self.device.get(k), other.device.get(k)) for k in _DEVICE]
+        rows += [
+            (k, result.settings.get(k), theirs.settings.get(k)) for k in sorted({*result.settings, *theirs.settings})
+        ]
+        rows.append(("emulated", result.emulated, theirs.emulated))
+        return "; ".join(f"{k.replace('_', ' ')} {x} and {y}" for k, x, y in rows if x != y)[:300]
 
 
 def to_json(run: Run) -> str:

@@ -22,7 +22,17 @@ def _result(name: str, format_name: str, quantization: str, decode: tuple[float,
         Measurement("ttft_16", "ms", (30.0, 32.0)),
         Measurement("prefill_16", "tok/s", (500.0, 510.0)),
         Measurement("decode", "tok/s", decode),
-        Measurement("inter_token", "ms", (6.0, 6.5, 7.0, 9.0)),
+        Measurement("inter_token", "ms", (6.0, 6.5, 7.0, 9.0), repeats=(2, 2)),
+        Measurement("decode_at_512", "tok/s", tuple(0.8 * x for x in decode)),
+        Measurement("inter_token_at_512", "ms", (7.0, 7.5, 8.0, 12.0), repeats=(2, 2)),
+        Measurement("end_to_end_16", "s", (0.5, 0.52)),
+        Measurement("warm_up", "ms", (19.0, 8.0), repeats=(1, 1)),
+        Measurement("held_rss", "bytes", (320e6, 321e6)),
+        Measurement("held_pss", "bytes", (250e6, 251e6)),
+        Measurement("held_weights", "bytes", (140e6, 140e6)),
+        Measurement("held_libraries", "bytes", (30e6, 30e6)),
+        Measurement("held_private", "bytes", (150e6, 151e6)),
+        Measurement("private_before", "bytes", (20e6, 20e6)),
         Measurement("peak_rss", "bytes", (327e6, 328e6)),
         Measurement("python_rss", "bytes", (40e6, 40e6)),
     ]
@@ -43,7 +53,7 @@ def _result(name: str, format_name: str, quantization: str, decode: tuple[float,
             "quality": QUALITY if proven else {},
         },
         runtime={"llama-cpp-python": "0.3.36"},
-        settings={"threads": 2, "context_length": 2048, "prompt_tokens": [16], "new_tokens": 64},
+        settings={"threads": 2, "context_length": 2048, "prompt_tokens": [16], "depths": [16, 512], "new_tokens": 64},
         before={"load_average": 0.1, "temperature_c": 44.2, "frequency_mhz": 1500.0, "throttled": "no"},
         after={"load_average": 1.9, "temperature_c": 51.0, "frequency_mhz": 1500.0, "throttled": "no"},
         during=(
@@ -52,6 +62,18 @@ def _result(name: str, format_name: str, quantization: str, decode: tuple[float,
         ),
         measurements={m.name: m for m in taken},
         notes=(),
+        fitness={"against": [], "notes": [], "forced": False, "others_share": 0.01},
+        traffic={
+            "weights_bytes": 140_000_000,
+            "kv_bytes_per_token": 23040,
+            "by_type": {"Q8_0": 139_000_000, "F32": 1_000_000},
+            "left_out": {"experts": 5_000_000},
+        },
+        sustained=tuple(
+            {"at_s": float(i), "tokens": 140, "tokens_per_s": decode[0] - i, "temperature_c": 50.0 + i}
+            for i in range(9)
+        ),
+        energy={"source": "RAPL package-0 (processor)", "joules": 63.0, "tokens": 1260},
     )
 
 

@@ -7,12 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge import conditions
+from edge import conditions, memory_parts
+from edge.errors import InputError
 from edge.measurement import Measurement, Result, Run
+from edge.report import pictures
+from edge.report.pictures import kind as _kind
 from edge.report.plots import Bar, Spread, Stack, bars, spreads, stacks
+from edge.report.tables import grouped
 
+_MEMORY_WORDS = ("Python and libraries", "weights, mapped from the file", "weights, copied", "KV cache", "scratch")
 _SCRATCH_BYTES = 150_000_000  # what a session may hold besides its file and its cache
-_KINDS = ("gguf", "onnx", "tflite")
 
 
 def render(runs: Sequence[Run]) -> str:
@@ -23,12 +27,11 @@ def render(runs: Sequence[Run]) -> str:
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    groups: dict[str, list[tuple[Run, Result]]] = {}
-    for run in runs:
-        for result in run.results:
-            groups.setdefault(run.group_of(result), []).append((run, result))
+    groups = grouped(runs)
+    if not groups:
+        raise InputError("there is nothing in these runs: not one bundle was measured to the end")
     text: str = environment.get_template("page.html.jinja").render(
-        groups=[_group(rows) for rows in groups.values()],
+        groups=[_group(rows, _unlike(groups[0][0], rows[0])) for rows in groups],
         title=_title(runs),
         taken=sorted({run.taken_at for run in runs}),
     )
@@ -40,23 +43,39 @@ def _title(runs: Sequence[Run]) -> str:
     return ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
 
 
-def _group(rows: Sequence[tuple[Run, Result]]) -> dict[str, Any]:
+def _unlike(first: tuple[Run, Result], other: tuple[Run, Result]) -> str:
+    """Why results are not shown side by side."""
+    return first[0].difference(first[1], other[0], other[1])
+
+
+def _group(rows: Sequence[tuple[Run, Result]], unlike: str) -> dict[str, Any]:
     run, first = rows[0]
     results = [result for _, result in rows]
     several = len({r.bundle.get("name") for r in results}) > 1
     labels = {id(r): f"{r.bundle.get('name')} {r.label}" if several else r.label for r in results}
     bandwidth = run.machine.get("read_bandwidth_bytes_per_s")
-    decode = [(r, r.measurements["decode"]) for r in results if "decode" in r.measurements]
+    incomplete = (
+        ["this run was cut short: what was measured before that is shown"]
+        if not all(r.complete for r, _ in rows)
+        else []
+    )
     return {
+        "unlike": unlike,
+        "quality": pictures.quality(results, labels),
+        "roofline": pictures.roofline(results, labels, bandwidth),
+        "distribution": pictures.distribution(results, labels),
+        "lasting": pictures.lasting(results, labels),
+        "energy": [(labels[id(r)], r.energy_words) for r in results if r.sustained],
         "device": _device(run.device),
         "bandwidth": f"{bandwidth / 1e9:.1f} GB/s" if bandwidth else "not measured",
         "settings": first.settings,
         "commands": sorted({shlex.join(r.command) for r, _ in rows}),
         "versions": sorted({r.edge_version for r, _ in rows}),
         "emulated": first.emulated,
-        "notes": sorted({note for r in results for note in r.notes}),
+        "notes": incomplete + sorted({note for r in results for note in r.notes}),
         "results": [_result(r, labels[id(r)], bandwidth) for r in results],
-        "decode": bars([_bar(labels[id(r)], r, m, "{:.1f} tok/s") for r, m in decode], "tokens per second"),
+        "decode": _by_depth(results, labels),
+        "whole": _whole_answers(results, labels),
         "gaps": spreads([_spread(labels[id(r)], r) for r in results if "inter_token" in r.measurements], "latency"),
         "reading": [
             (n, bars([_bar(labels[id(r)], r, m, "{:.0f} tok/s") for r in results if (m := r.measurements.get(f"prefill_{n}"))], "tokens per second"))  # noqa: E501
@@ -71,7 +90,8 @@ def _group(rows: Sequence[tuple[Run, Result]]) -> dict[str, Any]:
             ],
             "seconds",
         ),
-        "memory": stacks([_memory(labels[id(r)], r) for r in results if "peak_rss" in r.measurements], "bytes"),
+        "memory": stacks([stack for r in results if (stack := _memory(labels[id(r)], r))], "bytes"),
+        "memory_parts": _MEMORY_WORDS,
     }  # fmt: skip
 
 
@@ -93,11 +113,6 @@ def _device(device: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in rows if value]
 
 
-def _kind(result: Result) -> str:
-    found = str(result.bundle.get("format"))
-    return found if found in _KINDS else "other"
-
-
 def _bar(label: str, result: Result, taken: Measurement, words: str) -> Bar:
     low, high = taken.interval()
     return Bar(label, _kind(result), taken.median, low, high, words.format(taken.median))
@@ -109,27 +124,47 @@ def _spread(label: str, result: Result) -> Spread:
     return Spread(label, _kind(result), (least, p5, p50, p95, p99, most), f"{p50:.1f} / {p95:.1f} / {p99:.1f}")
 
 
-def _memory(label: str, result: Result) -> Stack:
-    peak = result.measurements["peak_rss"].median
-    python = result.median("python_rss") or 0.0
+def _by_depth(results: Sequence[Result], labels: Mapping[int, str]) -> list[tuple[int, Any]]:
+    """How fast each answers, for every depth of the context, on one scale."""
+    found: dict[int, list[tuple[Result, Measurement]]] = {}
+    for result in results:
+        for depth, name, _ in result.depths():
+            found.setdefault(depth, []).append((result, result.measurements[name]))
+    top = max((m.interval()[1] for rows in found.values() for _, m in rows), default=0)
+    return [
+        (depth, bars([_bar(labels[id(r)], r, m, "{:.1f} tok/s") for r, m in rows], "tokens per second", top=top))
+        for depth, rows in sorted(found.items())
+    ]
+
+
+def _whole_answers(results: Sequence[Result], labels: Mapping[int, str]) -> list[tuple[int, Any]]:
+    """Seconds for a prompt and its answer together."""
+    depths = sorted({depth for r in results for depth, _, _ in r.depths()})
+    return [
+        (depth, bars(rows, "seconds"))
+        for depth in depths
+        if (rows := [
+            _bar(labels[id(r)], r, m, "{:.2f} s") for r in results if (m := r.measurements.get(f"end_to_end_{depth}"))
+        ])
+    ]  # fmt: skip
+
+
+def _memory(label: str, result: Result) -> Stack | None:
+    parts = memory_parts.split(result)
+    if parts is None:
+        return None
     weights = float(result.bundle.get("memory", {}).get("weights_bytes") or 0)
-    kv = float(result.bundle.get("kv_bytes") or 0)
-    parts, left = [], peak
-    for words, size in (("Python and libraries", python), ("weights", weights), ("KV cache", kv)):
-        used = min(size, left)
-        parts.append((f"{words}: {used / 1e6:.0f} MB", used))
-        left -= used
-    parts.append((f"everything else: {left / 1e6:.0f} MB", left))
-    limit = weights + kv + _SCRATCH_BYTES if weights else None
-    return Stack(label, _kind(result), tuple(parts), limit, f"{peak / 1e6:.0f} MB")
+    limit = weights + float(result.bundle.get("kv_bytes") or 0) + _SCRATCH_BYTES if weights else None
+    named = [(f"{words}: {size / 1e6:.0f} MB", size) for words, size in parts.named()]
+    return Stack(label, _kind(result), tuple(named), limit, f"{sum(size for _, size in named) / 1e6:.0f} MB")
 
 
 def _result(result: Result, label: str, bandwidth: float | None) -> dict[str, Any]:
     bundle, taken = result.bundle, result.measurements
     quality = bundle.get("quality") or {}
     decode = result.median("decode")
-    weights = bundle.get("memory", {}).get("weights_bytes")
-    share = decode * weights / bandwidth if decode and weights and bandwidth else None
+    share = result.roofline(bandwidth)
+    gaps = taken.get("inter_token")
     prompt = min(result.settings.get("prompt_tokens", (0,)))
     return {
         "label": label,
@@ -140,7 +175,12 @@ def _result(result: Result, label: str, bandwidth: float | None) -> dict[str, An
         "decode": f"{decode:.1f}" if decode else "",
         "ttft": f"{taken[f'ttft_{prompt}'].median:.0f} ms" if f"ttft_{prompt}" in taken else "",
         "peak": f"{taken['peak_rss'].median / 1e6:.0f} MB" if "peak_rss" in taken else "",
-        "share": f"{share:.0%}" if share else "",
+        "share": f"{100 * share:.0f} %" if share else "",
+        "gap": f"{gaps.percentile(50):.1f} / {gaps.percentile(99):.1f} ms" if gaps else "",
+        "parts": [(words, f"{size / 1e6:.0f} MB") for words, size in parts.named()]
+        if (parts := memory_parts.split(result))
+        else [],
+        "traffic": _traffic(result),
         "gate": _gate(quality),
         "failures": list(quality.get("failures", ())),
         "lost": _lost(quality),
@@ -160,6 +200,18 @@ def _result(result: Result, label: str, bandwidth: float | None) -> dict[str, An
             for name, m in sorted(taken.items())
         ],
     }
+
+
+def _traffic(result: Result) -> str:
+    """What one token reads, in words."""
+    read = result.traffic.get("weights_bytes")
+    if not read:
+        return "not known"
+    kinds = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in result.traffic.get("by_type", {}).items())
+    left = "; ".join(
+        f"without {size / 1e6:.1f} MB of {name}" for name, size in result.traffic.get("left_out", {}).items()
+    )
+    return f"{read / 1e6:.1f} MB ({kinds}){'; ' + left if left else ''}"
 
 
 def _gate(quality: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -46,9 +46,9 @@ class Stack:
     text: str
 
 
-def bars(rows: Sequence[Bar], title: str) -> Markup:
-    """Horizontal bars from zero, with the 95 % interval as a whisker."""
-    top = max((row.high for row in rows), default=0) or 1
+def bars(rows: Sequence[Bar], title: str, *, top: float = 0) -> Markup:
+    """Horizontal bars from zero, with the 95 % interval as a whisker; `top` is the scale that several plots share."""
+    top = max([row.high for row in rows] + [top]) or 1
     out = []
     for i, row in enumerate(rows):
         y = i * _ROW
@@ -105,7 +105,7 @@ def _svg(parts: Sequence[Markup], n_rows: int, title: str) -> Markup:
 
 
 def _label(words: str, y: float) -> Markup:
-    short = words if len(words) <= 26 else words[:25] + "…"
+    short = words if len(words) <= 22 else words[:21] + "…"
     return Markup('<text x="{}" y="{}" class="name" text-anchor="end">{}</text>').format(_LABEL - 12, y + 20, short)
 
 

@@ -6,6 +6,10 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pytest
+
+from edge.errors import InputError
+from edge.measurement import read
 from edge.report import render
 from edge.report.plots import Bar, Spread, Stack, bars, spreads, stacks
 from tests.fixed_run import HOSTILE, fixed_run
@@ -74,6 +78,7 @@ def test_runs_of_different_machines_are_never_side_by_side():
     assert render([run]).count("not compared") == 0
     two = render([run, other])
     assert two.count("so they are not compared") == 2
+    assert two.count("What differs from the first: cpu Raspberry Pi 5 and Raspberry Pi 4.") == 1
     assert "Raspberry Pi 4" in two
 
 
@@ -81,6 +86,51 @@ def test_an_unproven_bundle_and_a_lost_answer_are_said():
     text = render([fixed_run()])
     assert "Nobody knows whether it behaves like its source" in text
     assert "1 answer that was right at the source and is not any more" in text
+
+
+def test_what_is_drawn_of_a_run():
+    text = render([fixed_run()])
+    for heading in ("what memory allows", "Does it last?", "What does it hold", "How long does the whole take?"):
+        assert heading in text
+    assert text.count("after 512 tokens") == 1
+    assert "140.0 MB (Q8_0 139.0 MB, F32 1.0 MB); without 5.0 MB of experts" in text
+    assert "50 mJ a token (RAPL package-0 (processor))" in text
+    # 145 tok/s of 141.1 MB each, of 17 GB/s
+    assert "120 % of it" in text
+
+
+def test_an_old_run_is_a_page_too():
+    text = render([read(Path(__file__).parent.parent / "golden" / "run-schema-1.json")])
+    assert "What does it hold in memory?" in text
+    assert "Does it last?" not in text
+    assert "what memory allows" not in text
+
+
+def test_quality_stands_beside_speed_for_exports_of_one_source():
+    run = fixed_run()
+    [first, _] = run.results
+
+    def result(label, rate, lost, source="a"):
+        decode = dataclasses.replace(first.measurements["decode"], samples=(rate,))
+        quality = {**first.bundle["quality"], "logits": {**first.bundle["quality"]["logits"], "mean_kld": lost}}
+        bundle = {**first.bundle, "quantization": label, "quality": quality, "source": {"files": {"m": source}}}
+        return dataclasses.replace(first, bundle=bundle, measurements={**first.measurements, "decode": decode})
+
+    results = (result("fast", 200.0, 0.05), result("exact", 100.0, 0.001), result("beaten", 90.0, 0.04))
+    text = render([dataclasses.replace(run, results=results)])
+    assert "joined: gguf fast, gguf exact." in text
+    apart = render([dataclasses.replace(run, results=(results[0], result("other", 100.0, 0.1, source="b")))])
+    assert "What does speed cost?" not in apart
+
+
+def test_a_run_that_was_cut_short_is_said():
+    text = render([dataclasses.replace(fixed_run(), complete=False)])
+    assert "this run was cut short" in text
+
+
+def test_a_page_of_nothing():
+    with pytest.raises(InputError, match="there is nothing in these runs"):
+        render([dataclasses.replace(fixed_run(), results=())])
 
 
 def test_emulated_results_are_said():

@@ -1,0 +1,133 @@
+"""Runs as text for other programs: Markdown for a pull request or a wiki, CSV for a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from edge import memory_parts
+from edge.measurement import Result, Run
+
+Rows = Sequence[tuple[Run, Result]]
+_COLUMNS = (
+    "group", "taken_at", "device", "cpu", "threads", "emulated", "bundle", "id", "format", "quantization",
+    "measurement", "unit", "median", "low_95", "high_95", "p90", "p95", "p99", "samples",
+)  # fmt: skip
+
+
+def grouped(runs: Sequence[Run]) -> list[list[tuple[Run, Result]]]:
+    """Results that may be compared together, others apart, in the order in which they came."""
+    groups: dict[str, list[tuple[Run, Result]]] = {}
+    for run in runs:
+        for result in run.results:
+            groups.setdefault(run.group_of(result), []).append((run, result))
+    return list(groups.values())
+
+
+def markdown(runs: Sequence[Run]) -> str:
+    """A table for each group of comparable results, what it was measured on, and what speaks against it."""
+    out = []
+    groups = grouped(runs)
+    for i, rows in enumerate(groups):
+        run, first = rows[0]
+        if len(groups) > 1:
+            out.append(f"## Section {i + 1} of {len(groups)}")
+            if i:
+                why = groups[0][0][0].difference(groups[0][0][1], run, first)
+                out.append(f"Not compared with the first: {_cell(why)}.")
+        out.append(_facts(run, first))
+        out.append(_table(rows))
+        notes = sorted({note for _, result in rows for note in result.notes})
+        if not all(r.complete for r, _ in rows):
+            notes.insert(0, "cut short: what was measured before that is shown")
+        if notes:
+            out.append("\n".join(f"- {_cell(note)}" for note in notes))
+        commands = sorted({shlex.join(r.command) for r, _ in rows})
+        out.append("\n".join(f"`{command.replace('`', '')}`" for command in commands))
+    return "\n\n".join(out) + "\n"
+
+
+def comma_separated(runs: Sequence[Run]) -> str:
+    """One line for each measurement of each result; `group` numbers what may be compared."""
+    out = io.StringIO()
+    write = csv.writer(out, lineterminator="\n").writerow
+    write(_COLUMNS)
+    for number, rows in enumerate(grouped(runs), 1):
+        for run, result in rows:
+            device = run.device
+            for name, taken in sorted(result.measurements.items()):
+                low, high = taken.interval()
+                write(
+                    [number, run.taken_at, _safe(device.get("model")), _safe(device.get("cpu")),
+                     result.settings.get("threads"), result.emulated, _safe(result.bundle.get("name")),
+                     _safe(result.bundle.get("id")), _safe(result.bundle.get("format")),
+                     _safe(result.bundle.get("quantization")), _safe(name), _safe(taken.unit), f"{taken.median:.6g}",
+                     f"{low:.6g}", f"{high:.6g}", *(f"{taken.percentile(p):.6g}" for p in (90, 95, 99)),
+                     len(taken.samples)]
+                )  # fmt: skip
+    return out.getvalue()
+
+
+def _facts(run: Run, result: Result) -> str:
+    device, settings = run.device, result.settings
+    bandwidth = run.machine.get("read_bandwidth_bytes_per_s")
+    said = [
+        str(device.get("model") or device.get("cpu")),
+        f"{settings.get('threads')} threads",
+        f"memory read at {bandwidth / 1e9:.1f} GB/s" if bandwidth else "bandwidth not measured",
+        f"{settings.get('new_tokens')} new tokens",
+        f"taken {run.taken_at}",
+        f"edge {run.edge_version}",
+        *(["**emulated: speeds say nothing about a real device**"] if result.emulated else []),
+    ]
+    return _cell("; ".join(said)) + "."
+
+
+def _table(rows: Rows) -> str:
+    head = ["bundle", "on disk", "load cold / warm", "first token", "reads", "answers", "p50 / p95 / p99",
+            "of bandwidth", "peak memory", "energy", "proven"]  # fmt: skip
+    lines = [head, ["---", *["---:"] * (len(head) - 2), "---"]]
+    for run, result in rows:
+        prompts = result.settings.get("prompt_tokens") or [0]
+        share = result.roofline(run.machine.get("read_bandwidth_bytes_per_s"))
+        gaps = result.measurements.get("inter_token")
+        decode = result.measurements.get("decode")
+        parts = memory_parts.split(result)
+        lines.append(
+            [
+                f"{result.bundle.get('name')} {result.label}",
+                f"{result.bundle.get('size_bytes', 0) / 1e6:.0f} MB",
+                f"{_median(result, 'load_cold', '{:.2f}')} / {_median(result, 'load_warm', '{:.2f}')} s",
+                _median(result, f"ttft_{min(prompts)}", "{:.0f} ms"),
+                _median(result, f"prefill_{max(prompts)}", "{:.0f} tok/s"),
+                "{:.1f} ({:.1f} to {:.1f}) tok/s".format(decode.median, *decode.interval()) if decode else "",
+                " / ".join(f"{gaps.percentile(p):.1f}" for p in (50, 95, 99)) + " ms" if gaps else "",
+                f"{100 * share:.0f} %" if share else "",
+                f"{sum(size for _, size in parts.named()) / 1e6:.0f} MB" if parts else "",
+                result.energy_words,
+                "yes" if result.bundle.get("proven") else "no",
+            ]
+        )
+    return "\n".join(f"| {' | '.join(_cell(c) for c in line)} |" for line in lines)
+
+
+def _median(result: Result, name: str, words: str) -> str:
+    found = result.median(name)
+    return "" if found is None else words.format(found)
+
+
+def _cell(text: str) -> str:
+    """Names of other people stay one cell of plain text."""
+    plain = "".join(c if c.isprintable() else " " for c in text)
+    for special in ("\\", "|", "<", "`", "[", "*") if not plain.startswith("---") else ():
+        plain = plain.replace(special, f"\\{special}" if special != "<" else "&lt;")
+    return plain.replace("\\*\\*", "**")
+
+
+def _safe(value: Any) -> str:
+    """A spreadsheet takes a cell that begins like a formula for one."""
+    text = "" if value is None else str(value)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
