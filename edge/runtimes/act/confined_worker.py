@@ -16,6 +16,7 @@ import stat
 import sys
 
 _PDEATHSIG, _NO_NEW_PRIVS, _SUBREAPER = 1, 38, 36
+_NEWUSER, _NEWNET = 0x10000000, 0x40000000
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
 
 # What Landlock calls the things that can be done to files, by the version that knows them.
@@ -90,6 +91,16 @@ def _allow(libc: ctypes.CDLL, rules: int, path: str, rights: int) -> None:
         raise OSError(ctypes.get_errno(), f"Landlock cannot allow {path}")
 
 
+def _without_network(libc: ctypes.CDLL) -> None:
+    """A network of its own that has nothing in it, where this user may make one; Landlock alone holds TCP only."""
+    user, group = os.geteuid(), os.getegid()
+    if libc.unshare(_NEWNET) == 0 or libc.unshare(_NEWUSER | _NEWNET) != 0:
+        return
+    for name, line in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+            file.write(line)
+
+
 def _start(libc: ctypes.CDLL, wanted: dict) -> None:
     """In the child: give up what is not needed, then become the program."""
     libc.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -108,6 +119,8 @@ def _start(libc: ctypes.CDLL, wanted: dict) -> None:
         held = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (held, held))
     os.chdir(wanted["folder"])
+    if not wanted["network"] and wanted["confine"]:
+        _without_network(libc)
     if wanted["confine"] == "landlock":
         _landlock(libc, wanted)
     os.execve(wanted["argv"][0], wanted["argv"], wanted["env"])

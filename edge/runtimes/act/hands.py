@@ -255,7 +255,9 @@ class Hands:
     def _known(self, tool: Tool, key: str, arguments: dict) -> Outcome | None:
         """What became of exactly this call before this process began, if it must not be repeated."""
         for number, step in self._before.items():
-            if number in self._used or step.tool != tool.name or schema.canonical(dict(step.arguments)) != key:
+            same = step.tool == tool.name and schema.canonical(dict(step.arguments)) == key
+            # What only reads is read again: the world has gone on meanwhile.
+            if number in self._used or not same or tool.risk == "read":
                 continue
             if step.state == "done":
                 self._used.add(number)
