@@ -1,7 +1,8 @@
 """Runs one program within bounds, and leaves nothing of it behind: a program of its own, standard library only.
 
 Its arguments are JSON (argv, program, env, folder, memory_bytes, file_bytes, cpu_s, read, write, network, confine:
-"landlock" or "") and a file descriptor, on which it tells in one JSON object how the program ended.
+"landlock" or "") and a file descriptor, on which it tells in one JSON object how the program ended
+(-1: on none).
 """
 
 from __future__ import annotations
@@ -160,7 +161,8 @@ def main() -> int:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_SUBREAPER, 1, 0, 0, 0)
     libc.prctl(_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    os.set_inheritable(told, False)
+    if told >= 0:
+        os.set_inheritable(told, False)
     stop = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, {*stop, signal.SIGCHLD})
     failing, failed = os.pipe()

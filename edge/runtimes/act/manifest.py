@@ -139,7 +139,7 @@ def parse(data: Any, *, folder: Path, where: str) -> Manifest:
     """The tools of what a manifest file says; relative paths in it begin at `folder`."""
     if not isinstance(data, dict):
         raise InputError(f"{where} is no tool manifest: it holds no table")
-    _known(data, {"tools", "toolsets", "servers"}, where)
+    known(data, {"tools", "toolsets", "servers"}, where)
     for key in data:
         if not isinstance(data[key], dict):
             raise InputError(f"{where}: {key} must be a table of names")
@@ -170,7 +170,7 @@ def _with_server(about: dict[str, Any], data: dict[str, Any], where: str) -> dic
 
 def _toolset(name: str, settings: dict[str, Any], folder: Path, where: str) -> dict[str, Tool]:
     module = load(TOOLSETS, name)
-    _known(settings, set(module.SETTINGS), where)
+    known(settings, set(module.SETTINGS), where)
     file = Path(str(module.__file__)).with_suffix(".toml")
     made = parse(tomllib.loads(file.read_text(encoding="utf-8")), folder=folder, where=where).tools
     executor = load(EXECUTORS, "builtin")
@@ -189,7 +189,7 @@ def _setting(name: str, value: str) -> dict[str, str]:
 
 def _tool(name: str, about: dict[str, Any], folder: Path, where: str) -> Tool:
     kinds = names(EXECUTORS)
-    _known(about, _KEYS | set(kinds), where)
+    known(about, _KEYS | set(kinds), where)
     if not _NAME.fullmatch(name):
         raise InputError(f"{where}: a name has letters, digits, '_', '-' and '.', at most 64")
     risk = about.get("risk")
@@ -202,12 +202,12 @@ def _tool(name: str, about: dict[str, Any], folder: Path, where: str) -> Tool:
     if not isinstance(description, str) or not description.strip():
         raise InputError(f"{where}: it needs a description, which is all that the model knows of it")
     limits: dict[str, Any] = {
-        key: _number(about[key], key, where)
+        key: number(about[key], key, where)
         for key in ("timeout_s", "memory_bytes", "output_bytes")
         if key in about
     }  # fmt: skip
     flags: dict[str, Any] = {
-        key: _flag(about[key], key, where) for key in ("idempotent", "network", "trusted") if key in about
+        key: flag(about[key], key, where) for key in ("idempotent", "network", "trusted") if key in about
     }
     flags.setdefault("idempotent", risk == "read")
     if flags.get("trusted") and risk != "read":
@@ -219,17 +219,17 @@ def _tool(name: str, about: dict[str, Any], folder: Path, where: str) -> Tool:
         risk=risk,
         kind=ways[0],
         run=load(EXECUTORS, ways[0]).read(about[ways[0]], folder=folder, where=where),
-        paths=_paths(about.get("paths", {}), folder, where),
+        paths=paths(about.get("paths", {}), folder, where),
         rate=_rate(about.get("rate"), where),
         **limits,
         **flags,
     )
 
 
-def _paths(value: Any, folder: Path, where: str) -> Paths:
+def paths(value: Any, folder: Path, where: str) -> Paths:
     if not isinstance(value, dict):
         raise InputError(f"{where}: paths must be a table with read and write")
-    _known(value, {"read", "write"}, f"{where}: paths")
+    known(value, {"read", "write"}, f"{where}: paths")
     made = {}
     for key, found in value.items():
         if not isinstance(found, list) or not all(isinstance(path, str) and path for path in found):
@@ -247,20 +247,20 @@ def _rate(value: Any, where: str) -> Rate | None:
     return Rate(int(found[1]), _PERIODS_S[found[2]])
 
 
-def _number(value: Any, key: str, where: str) -> float | int:
+def number(value: Any, key: str, where: str) -> float | int:
     whole = key != "timeout_s"
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not 0 < value < 2**40:
         raise InputError(f"{where}: {key} must be a {'whole ' if whole else ''}number above 0, not {value!r}")
     return value
 
 
-def _flag(value: Any, key: str, where: str) -> bool:
+def flag(value: Any, key: str, where: str) -> bool:
     if not isinstance(value, bool):
         raise InputError(f"{where}: {key} must be true or false, not {value!r}")
     return value
 
 
-def _known(found: Mapping[str, Any], known: set[str], where: str) -> None:
+def known(found: Mapping[str, Any], known: set[str], where: str) -> None:
     for key in found:
         if key not in known:
             raise InputError(f"{where}: unknown key {key!r}", hint=f"there are: {', '.join(sorted(known)) or 'none'}")

@@ -57,7 +57,7 @@ def begin(home, tmp_path):
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)])
     ends = time.monotonic() + 30
-    while not (home / "began").exists() and time.monotonic() < ends:
+    while not ((home / "began").exists() and (home / "began").read_text()) and time.monotonic() < ends:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edge.errors import EdgeError, InputError
+from edge.errors import InputError
 from edge.find import load
+from edge.runtimes.act.bounded import bounded
 from edge.runtimes.act.manifest import TOOLSETS, Tool
 from edge.runtimes.act.ran import Arguments, Place, Ran
 from edge.runtimes.act.schema import canonical
@@ -59,25 +59,13 @@ def describe(spec: Builtin, arguments: Arguments) -> str:
 
 
 def run(tool: Tool, arguments: Arguments, place: Place) -> Ran:
-    """Call the function in a thread, and wait for it no longer than the tool's time."""
     module = load(TOOLSETS, tool.run.toolset)
     function = next(f for f in module.FUNCTIONS if f.__name__ == tool.run.function)
-    made: list[Ran] = []
 
-    def call() -> None:
-        try:
-            made.append(Ran(True, function(place, tool.run.settings, **arguments).encode("utf-8", "surrogateescape")))
-        except EdgeError as err:
-            made.append(Ran(False, b"", str(err)))
-        except Exception as err:  # noqa: BLE001 - whatever it is, it must not take the conversation with it
-            made.append(Ran(False, b"", f"it broke: {type(err).__name__}: {err}", ended=False))
+    def call() -> Ran:
+        return Ran(True, function(place, tool.run.settings, **arguments).encode("utf-8", "surrogateescape"))
 
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    thread.join(tool.timeout_s)
-    if not made:
-        return Ran(False, b"", f"it has not ended after {tool.timeout_s:g} s", ended=False)
-    ran = made[0]
+    ran = bounded(call, tool.timeout_s)
     if len(ran.output) > tool.output_bytes:
         ran = replace(ran, output=ran.output[: tool.output_bytes] + b"\n(cut off here)")
     return ran
