@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,7 @@ class Hands:
         ask: Ask | None = None,
         state: Path | None = None,
         run: str | None = None,
+        now: Callable[[], datetime] = datetime.now,
     ) -> None:
         self.manifest, self.policy = manifest, rules or Policy()
         self.state = state or state_folder()
@@ -108,7 +110,7 @@ class Hands:
         self.run = run or secrets.token_hex(6)
         self.origin = "user"
         self._ask = ask
-        self._place = Place(self.state, closing=ExitStack())
+        self._place = Place(self.state, now, closing=ExitStack())
         self._plan: dict[int, Planned] = {}
         self._chosen: set[str] = set()
         self._before = {step.step: step for step in self.journal.steps(self.run)}

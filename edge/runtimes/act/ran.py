@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ class ToolError(EdgeError):
 
 @dataclass(frozen=True)
 class Place:
-    """Where tools run: the folder of what edge keeps, and what stays open between calls (closed with the hands)."""
+    """Where and when tools run: the folder of what edge keeps, the clock, and what stays open until the hands close."""
 
     state: Path
+    now: Callable[[], datetime] = datetime.now
     kept: dict[Any, Any] = field(default_factory=dict)
     closing: ExitStack = field(default_factory=ExitStack)
 
