@@ -7,7 +7,7 @@ versions pinned here). Gate and up of an expert are one matrix, one below the ot
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from edge.export import experts
@@ -17,6 +17,8 @@ from edge.export.experts import Layer
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from edge.export.smooth import Factor
 
 IMPLEMENTATION = "litert_moe_sequential"
 
@@ -61,6 +63,27 @@ def sources(checkpoint: Checkpoint) -> list[tuple[tuple[str, ...], tuple[str, ..
         else:
             stacked.setdefault(matrix.layer.stacked[matrix.down], []).append(matrix.name)
     return found + [((source,), tuple(targets)) for source, targets in stacked.items()]
+
+
+def factors(made: Mapping[str, Factor], checkpoint: Checkpoint) -> dict[str, Factor]:
+    """What `edge.export.smooth` says of experts, under the names of their matrices here."""
+    import numpy as np
+
+    from edge.export.smooth import Factor
+
+    found = {}
+    for matrix in matrices(checkpoint):
+        parts = [made.get(key, Factor()) for key in matrix.keys]
+        if all(part.rows is None and part.columns is None for part in parts):
+            continue
+        if matrix.down:
+            found[matrix.name] = parts[0]
+            continue
+        # Gate and up are fed the same, so their columns have the same factors.
+        inner = matrix.read(checkpoint).shape[0] // 2
+        rows = [np.ones(inner, np.float32) if part.rows is None else part.rows for part in parts]
+        found[matrix.name] = Factor(np.concatenate(rows), parts[0].columns)
+    return found
 
 
 def entry(source: tuple[str, ...], target: tuple[str, ...], kind: str, n_elements: int, n_bytes: int) -> Entry:

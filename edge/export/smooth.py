@@ -11,11 +11,12 @@ KLD went from 0.029 to 0.015 by maxima and to 0.010 by root mean squares; by wei
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edge.export import preflight
+from edge.export import expert_use, experts, preflight
 from edge.export.calibrate import Calibration, activation_statistics
 from edge.export.checkpoint import Checkpoint
 from edge.progress import Progress, Silent
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 KEPT = "smoothing.npz"  # beside the artifact, so that its weights can still be compared with their source
 _LAYER = re.compile(r"(.*\blayers\.\d+)\.self_attn\.o_proj\.weight")
+# Whose input is smoothed: queries, keys and values; the output of attention; gate and up; down.
+INPUTS = ("attention", "values", "mlp", "down")
+_BY_GAINS = {"attention", "mlp"}  # made by a norm's gain, to which some architectures add 1
 _SAME = 1e-4  # relative difference of logits that float32 leaves when nothing was changed but the order of factors
 _TOKENS = 64
 
@@ -46,17 +50,23 @@ class Factor(NamedTuple):
         return out if self.columns is None else out * self.columns
 
 
-def factors(checkpoint: Checkpoint, calibration: Calibration, progress: Progress | None = None) -> dict[str, Factor]:
-    """Factors by tensor name that leave the model as it is; `{}` where none is known to.
+def factors(
+    checkpoint: Checkpoint,
+    calibration: Calibration,
+    progress: Progress | None = None,
+    *,
+    inputs: Collection[str] = INPUTS,
+) -> dict[str, Factor]:
+    """Factors by tensor name that leave the model as it is, for some of `INPUTS`; `{}` where none is known to.
 
     Whether they do is tried on the source itself: architectures give the same names to different things.
     """
     if not preflight.holds_source(checkpoint):
         return {}
     squares = activation_statistics(checkpoint, calibration, progress or Silent())
-    for with_gains in (True, False):
-        pairs = _pairs(checkpoint, squares, with_gains=with_gains)
-        found = _merged((name, factor) for name, factor in pairs if name in checkpoint.tensors)
+    for chosen in (set(inputs), set(inputs) - _BY_GAINS):
+        dense = ((name, f) for name, f in _pairs(checkpoint, squares, chosen) if name in checkpoint.tensors)
+        found = _merged(chain(dense, _of_experts(checkpoint, squares, chosen)))
         if found and _leaves_alone(checkpoint, found, calibration.windows[0][:_TOKENS]):
             return found
     return {}
@@ -107,7 +117,7 @@ def kept(folder: Path) -> dict[str, Factor]:
 
 
 def _pairs(
-    checkpoint: Checkpoint, squares: Mapping[str, np.ndarray], *, with_gains: bool
+    checkpoint: Checkpoint, squares: Mapping[str, np.ndarray], inputs: Collection[str]
 ) -> Iterator[tuple[str, Factor]]:
     """Who makes a channel and who reads it, layer by layer."""
     import numpy as np
@@ -115,16 +125,16 @@ def _pairs(
     layers = [m[1] for name in checkpoint.tensors if (m := _LAYER.fullmatch(name))]
     for layer in layers:
         attention, mlp = f"{layer}.self_attn", f"{layer}.mlp"
-        for gain, readers in (
-            (f"{layer}.input_layernorm.weight", [f"{attention}.{x}_proj.weight" for x in "qkv"]),
-            (f"{layer}.post_attention_layernorm.weight", [f"{mlp}.{x}_proj.weight" for x in ("gate", "up")]),
+        for which, gain, readers in (
+            ("attention", f"{layer}.input_layernorm.weight", [f"{attention}.{x}_proj.weight" for x in "qkv"]),
+            ("mlp", f"{layer}.post_attention_layernorm.weight", [f"{mlp}.{x}_proj.weight" for x in ("gate", "up")]),
         ):
-            if with_gains and _all_there((gain, *readers), checkpoint, squares, readers):
+            if which in inputs and _all_there((gain, *readers), checkpoint, squares, readers):
                 s = _scale(checkpoint, squares, readers)
                 yield gain, Factor(rows=1 / s)
                 yield from ((name, Factor(columns=s)) for name in readers)
         value, out = f"{attention}.v_proj.weight", f"{attention}.o_proj.weight"
-        if _all_there((value, out), checkpoint, squares, [out]):
+        if "values" in inputs and _all_there((value, out), checkpoint, squares, [out]):
             # Queries share values: one factor for all channels that come from the same one.
             s = _scale(checkpoint, squares, [out])
             n_values = checkpoint.tensors[value].shape[0]
@@ -135,11 +145,36 @@ def _pairs(
             yield value.replace(".weight", ".bias"), Factor(rows=1 / s[:, 0].reshape(-1))
             yield out, Factor(columns=s.reshape(-1))
         up, down = f"{mlp}.up_proj.weight", f"{mlp}.down_proj.weight"
-        if _all_there((up, down), checkpoint, squares, [down]):
+        if "down" in inputs and _all_there((up, down), checkpoint, squares, [down]):
             s = _scale(checkpoint, squares, [down])
             yield up, Factor(rows=1 / s)
             yield up.replace(".weight", ".bias"), Factor(rows=1 / s)
             yield down, Factor(columns=s)
+
+
+def _of_experts(
+    checkpoint: Checkpoint, squares: Mapping[str, np.ndarray], inputs: Collection[str]
+) -> Iterator[tuple[str, Factor]]:
+    """The same for experts, under `Layer.keys`: what a layer's router and experts read is made by one gain."""
+    import numpy as np
+
+    for layer in experts.layers(checkpoint):
+        keys = [layer.keys(e) for e in range(experts.count(checkpoint.config))]
+        matrices = [experts.read(checkpoint, layer, e) for e in range(len(keys))]
+        gain = f"model.layers.{layer.index}.post_attention_layernorm.weight"
+        fed = [squares[gate] for gate, _, _ in keys if gate in squares]
+        if "mlp" in inputs and gain in checkpoint.tensors and fed:
+            largest = np.max([np.abs(m).max(0) for gate, up, _ in matrices for m in (gate, up)], axis=0)
+            s = _between(np.mean(fed, axis=0), largest)
+            yield gain, Factor(rows=1 / s)
+            yield layer.router, Factor(columns=s)
+            for gate, up, _ in keys:
+                yield from ((name, Factor(columns=s)) for name in (gate, up))
+        for (_, up, down), (_, _, matrix) in zip(keys, matrices, strict=True):
+            if "down" in inputs and down in squares:
+                s = _between(squares[down], np.abs(matrix).max(0))
+                yield up, Factor(rows=1 / s)
+                yield down, Factor(columns=s)
 
 
 def _all_there(
@@ -152,9 +187,14 @@ def _scale(checkpoint: Checkpoint, squares: Mapping[str, np.ndarray], readers: l
     """Of each channel that `readers` read, around 1."""
     import numpy as np
 
-    used = np.sqrt(np.maximum(squares[readers[0]], 1e-12))
-    largest = np.max([np.abs(checkpoint.read(name)).max(0) for name in readers], axis=0)
-    s = np.sqrt(used / np.maximum(largest, 1e-6))
+    return _between(squares[readers[0]], np.max([np.abs(checkpoint.read(name)).max(0) for name in readers], axis=0))
+
+
+def _between(squares: np.ndarray, largest: np.ndarray) -> np.ndarray:
+    """Factors of channels with these mean squares, whose columns have these largest weights."""
+    import numpy as np
+
+    s = np.sqrt(np.sqrt(np.maximum(squares, 1e-12)) / np.maximum(largest, 1e-6))
     out: np.ndarray = (s / np.exp(np.log(s).mean())).astype(np.float32)
     return out
 
@@ -184,12 +224,31 @@ def _leaves_alone(checkpoint: Checkpoint, made: Mapping[str, Factor], tokens: ob
 
     model = load_model(checkpoint)
     ids = torch.tensor([tokens])
-    parameters = dict(model.named_parameters())
     with torch.inference_mode():
+        places = _places(model, checkpoint)
         before = model(input_ids=ids, use_cache=False).logits
         for name, factor in made.items():
-            if (parameter := parameters.get(name)) is None:
+            if (place := places.get(name)) is None:
                 return False
-            parameter.copy_(torch.from_numpy(factor.of(parameter.numpy())))
+            place.copy_(torch.from_numpy(factor.of(place.numpy())))
         after = model(input_ids=ids, use_cache=False).logits
     return float((after - before).norm()) <= _SAME * float(before.norm())
+
+
+def _places(model: Any, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Where the loaded model holds each tensor of the checkpoint, those of experts under `Layer.keys`."""
+    found = dict(model.named_parameters())
+    layers = {layer.index: layer for layer in experts.layers(checkpoint)}
+    for name, module in model.named_modules():
+        if (layer := expert_use.layer_of(name, module, layers)) is None:
+            continue
+        inner = module.down_proj.shape[2]
+        for e in range(len(module.down_proj)):
+            gate, up, down = layer.keys(e)
+            both = module.gate_up_proj[e]
+            found |= {gate: both[:inner], up: both[inner:], down: module.down_proj[e]}
+        # transformers calls a router by another name than the checkpoint does.
+        block = f"{name.rpartition('.')[0]}."
+        shape = (len(module.down_proj), module.down_proj.shape[1])
+        found[layer.router] = next(p for n, p in model.named_parameters() if n.startswith(block) and p.shape == shape)
+    return found

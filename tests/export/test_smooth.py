@@ -87,15 +87,52 @@ def test_factors_that_change_the_model_are_not_used(checkpoint, monkeypatch):
 def test_gains_are_left_alone_where_only_they_change_the_model(checkpoint, monkeypatch):
     pairs = smooth._pairs
 
-    def half_wrong(*args, with_gains):
-        yield from pairs(*args, with_gains=with_gains)
-        if with_gains:
+    def half_wrong(checkpoint, squares, inputs):
+        yield from pairs(checkpoint, squares, inputs)
+        if "attention" in inputs:
             yield "model.norm.weight", Factor(rows=np.full(96, 2.0, np.float32))
 
     monkeypatch.setattr(smooth, "_pairs", half_wrong)
     made = smooth.factors(checkpoint, WINDOWS)
     assert len(made) == 2 * 4
     assert "model.layers.0.input_layernorm.weight" not in made
+
+
+@pytest.mark.runtime
+def test_only_the_inputs_that_are_asked_for_are_smoothed(checkpoint):
+    made = smooth.factors(checkpoint, WINDOWS, inputs=("down",))
+    assert sorted({name.split(".", 3)[3] for name in made}) == ["mlp.down_proj.weight", "mlp.up_proj.weight"]
+
+
+@pytest.mark.runtime
+@pytest.mark.parametrize("kind", ["mixtral", "granite_moe"])
+def test_experts_and_their_router_are_smoothed_together(kind, tmp_path):
+    """In both layouts, each expert's matrices on their own and all in one tensor."""
+    from edge.export import experts, litert_experts
+    from edge.export.source import open_source
+    from tests import parity
+
+    checkpoint = open_source(parity.make(kind, tmp_path))
+    made = smooth.factors(checkpoint, WINDOWS)
+    layer = experts.layers(checkpoint)[0]
+    gain = made["model.layers.0.post_attention_layernorm.weight"].rows
+    np.testing.assert_allclose(made[layer.router].columns * gain, 1, rtol=1e-5)
+    for e in range(experts.count(checkpoint.config)):
+        gate, up, down = (made.get(key, Factor()) for key in layer.keys(e))
+        np.testing.assert_allclose(gate.columns * gain, 1, rtol=1e-5)
+        np.testing.assert_array_equal(up.columns, gate.columns)
+        if down.columns is not None:  # an expert that no token came to has nothing to go by
+            np.testing.assert_allclose(down.columns * up.rows, 1, rtol=1e-5)
+    assert any(made.get(layer.keys(e)[2]) for e in range(experts.count(checkpoint.config)))
+    joined = litert_experts.factors(made, checkpoint)
+    for matrix in litert_experts.matrices(checkpoint):
+        wanted = [made[key].of(part) for key, part in zip(matrix.keys, _parts(matrix, checkpoint), strict=True)]
+        np.testing.assert_array_equal(joined[matrix.name].of(matrix.read(checkpoint)), np.concatenate(wanted))
+
+
+def _parts(matrix, checkpoint):
+    whole = matrix.read(checkpoint)
+    return [whole] if matrix.down else np.split(whole, 2)
 
 
 def test_a_source_that_does_not_fit_in_memory_is_left_alone(monkeypatch):

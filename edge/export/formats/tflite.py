@@ -39,7 +39,7 @@ class _Plan(NamedTuple):
 
     Matrices whose name matches `eight` are kept in 8 bits, a scale for each row; those that `whole` matches stay in
     float32. The quantizer knows an operation by the name of its result: that of the head is the signature's output
-    `logits`.
+    `logits`. `smooth` says whose inputs lose their outliers to the weights before both are rounded.
     """
 
     bits: int
@@ -48,6 +48,7 @@ class _Plan(NamedTuple):
     method: str
     eight: str = ""
     whole: str = ""
+    smooth: tuple[str, ...] = ()
 
 
 # A router is small, and what it decides is not a little wrong but another expert: it stays in float32.
@@ -55,13 +56,21 @@ _ROUTERS = r".*(mlp\.gate|block_sparse_moe\.gate|router\.layer)(#\d+)?(;|$)"
 
 # Where massive activations arise (Sun et al. 2024, arXiv:2402.17762): of all matrices, rounding what the first and the
 # third of these read to 8 bits costs SmolLM2-135M most on calibration text.
-_LOUDEST = r"layers\.[012]\.mlp\.down_proj"
+_LOUDEST = r"layers\.[012]\.(mlp\.down_proj|experts\.\d+\.down)"
 
 _PLANS: dict[str, _Plan] = {
     "int8-weights": _Plan(8, 0, False, "rtn"),
     "int8-gptq": _Plan(8, 0, False, "gptq"),
-    "int8": _Plan(8, 0, True, "gptq", whole=_LOUDEST),
-    "int4-mixed": _Plan(4, 32, True, "gptq", r"self_attn|down_proj|experts\.\d+\.down|embed_tokens|lm_head|/logits"),
+    "int8": _Plan(8, 0, True, "gptq", whole=_LOUDEST, smooth=("attention", "values", "mlp", "down")),
+    # Not gate and up, whose blocks of 4 bits share scales between columns, which factors would drive apart.
+    "int4-mixed": _Plan(
+        4,
+        32,
+        True,
+        "gptq",
+        eight=r"self_attn|down_proj|experts\.\d+\.down|embed_tokens|lm_head|/logits",
+        smooth=("attention", "values", "down"),
+    ),
     "int4": _Plan(4, 32, True, "gptq"),
     "int4-rtn": _Plan(4, 32, True, "rtn"),
 }
@@ -164,7 +173,7 @@ def quantize(
     With `calibration`, blocks of 4 bits carry rounding errors over to other columns of the same
     matrix; without it they are rounded to nearest.
     """
-    from edge.export import expert_use, litert_run, smooth, tflite_ledger
+    from edge.export import expert_use, litert_experts, litert_run, smooth, tflite_ledger
 
     kind = _kind(quantization)
     progress = progress or Silent()
@@ -179,9 +188,10 @@ def quantize(
     else:
         require("ai_edge_quantizer", extra="export", purpose="quantizing to TFLite")
         chosen = _PLANS[quantization]
-        # Blocks of 4 bits share scales between columns, which factors would drive apart.
-        smoothed = chosen.dynamic and chosen.bits == 8
-        factors = smooth.factors(checkpoint, calibration, progress) if smoothed and calibration else {}
+        factors = {}
+        if chosen.smooth and calibration:
+            factors = smooth.factors(checkpoint, calibration, progress, inputs=chosen.smooth)
+        factors |= litert_experts.factors(factors, checkpoint)
         progress.start("quantizing")
         with _smoothed(artifact.path, target, factors) as full:
             tools["ai-edge-quantizer"] = litert_run.quantize(full, target, _recipe(chosen), near=chosen.dynamic)
@@ -230,7 +240,7 @@ def weight_errors(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[tuple[
     of_experts = {m.name: m for m in litert_experts.matrices(checkpoint)}
     for tensor in header.constants().values():
         if (matrix := of_experts.get(base_name(tensor))) is not None:
-            wanted = matrix.read(checkpoint)
+            wanted = factors.get(matrix.name, smooth.Factor()).of(matrix.read(checkpoint))
             size = float(np.linalg.norm(wanted)) or 1.0
             yield matrix.keys[0], float(np.linalg.norm(values(artifact.path, header, tensor) - wanted)) / size
             continue
@@ -345,7 +355,7 @@ def _calibrate(
             if tensor is None or (scales is None and not (by_rows and tensor.n_scales == tensor.shape[0])):
                 return
             matrix = expert.read(checkpoint) if expert else checkpoint.read(tensor.name)
-            if (smoothing := factors.get(tensor.name)) is not None:
+            if (smoothing := factors.get(expert.name if expert else tensor.name)) is not None:
                 matrix = smoothing.of(matrix)
                 if smoothing.columns is not None and hessian is not None:
                     hessian = hessian / smoothing.columns[:, None] / smoothing.columns
