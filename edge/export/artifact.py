@@ -119,3 +119,8 @@ def restore(folder: Path) -> Artifact | None:
         Entry(**{**row, "source": tuple(row["source"]), "target": tuple(row["target"])}) for row in record["ledger"]
     )
     return Artifact(**record)
+
+
+def portable(module: Any, family: str | None = None) -> dict[str, str]:
+    """A format's own quantization for each portable name ("8bit", ...); some families have others (`PORTABLE_FOR`)."""
+    return {**module.PORTABLE, **getattr(module, "PORTABLE_FOR", {}).get(family, {})}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edge.export import pack
+from edge.export import artifact, pack
 from edge.export.checkpoint import Checkpoint
 from edge.export.vision import split
 from edge.find import load, names
@@ -32,10 +32,11 @@ def table(checkpoint: Checkpoint, context_length: int) -> dict[str, dict[str, di
         module = load("edge.export.formats", name)
         working = _working_bytes(checkpoint.text_config, name, context_length)
         out[name] = {}
+        portable = artifact.portable(module, checkpoint.family)
         for precision in _PRECISIONS:
-            if precision not in module.PORTABLE:
+            if precision not in portable:
                 continue
-            kind = module.QUANTIZATIONS[module.PORTABLE[precision]]
+            kind = module.QUANTIZATIONS[portable[precision]]
             cache = pack.kv_bytes_per_token(checkpoint.text_config, module.kv_element_bytes(kind.name)) * context_length
             weights = int(text * kind.bits_per_weight / 8) + 2 * vision
             out[name][kind.name] = {

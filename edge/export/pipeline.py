@@ -136,6 +136,7 @@ def export(
     _check_exporter(exporter, jobs)
     progress.start(f"opening {source}")
     checkpoint = open_source(source, progress=progress)
+    jobs = [_job(job.format, quantization, checkpoint.family) for job in jobs]
     name = _name(name or checkpoint.name + (f"-{keep_experts}-experts" if keep_experts else ""))
     sight = _sight(checkpoint)
     if sight:
@@ -194,8 +195,9 @@ def estimate(
     calibrate: bool = True,
 ) -> Need:
     """What `export` would take when nothing is in the cache. Raises as `export` does for what makes no sense."""
-    jobs = [_job(format_name, quantization) for format_name in _unique(formats)]
-    return _need(open_source(source), jobs, gate, calibrate)
+    checkpoint = open_source(source)
+    jobs = [_job(format_name, quantization, checkpoint.family) for format_name in _unique(formats)]
+    return _need(checkpoint, jobs, gate, calibrate)
 
 
 def _need(checkpoint: Checkpoint, jobs: Sequence[_Job], gate: bool, calibrate: bool) -> Need:
@@ -392,11 +394,12 @@ def _proven(draft: Bundle, verdict: Verdict) -> Bundle:
     return replace(draft, proven=True, quality=verdict.record, selftest=verdict.selftest)
 
 
-def _job(format_name: str, quantization: str) -> _Job:
+def _job(format_name: str, quantization: str, family: str | None = None) -> _Job:
     module = load(_FORMATS, format_name)
-    own = module.PORTABLE.get(quantization, quantization)
+    known_as = artifacts.portable(module, family)
+    own = known_as.get(quantization, quantization)
     if own not in module.QUANTIZATIONS:
-        known = ", ".join([*module.PORTABLE, *module.QUANTIZATIONS])
+        known = ", ".join([*known_as, *module.QUANTIZATIONS])
         raise UsageError(f"{format_name} has no quantization {quantization!r}", hint=f"there are: {known}")
     return _Job(module, format_name, own)
 

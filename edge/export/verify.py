@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from edge.bundle import Bundle
 from edge.errors import EdgeError
 from edge.export import experts, streamed
-from edge.export.artifact import Artifact, Quantization
+from edge.export.artifact import Artifact, Quantization, portable
 from edge.export.calibrate import Calibration
 from edge.export.checkpoint import Checkpoint
 from edge.export.families.lam import shows_tools
@@ -114,7 +114,7 @@ def verify(
         passed=not failures,
         record=record,
         failures=tuple(failures),
-        suggestions=_better(module, artifact.quantization) if failures else (),
+        suggestions=_better(module, artifact.quantization, checkpoint.family) if failures else (),
         selftest=selftest,
     )
 
@@ -333,7 +333,7 @@ def _worst_tensor(module: Any, checkpoint: Checkpoint, artifact: Artifact) -> di
     return {"tensor": name, "error": error} if name else None
 
 
-def _better(module: Any, quantization: str) -> tuple[str, ...]:
+def _better(module: Any, quantization: str, family: str) -> tuple[str, ...]:
     """Quantizations of the same format: as many bits, calibrated and before it in the table; then those with more.
 
     Of both kinds the smallest first. Tables have the most exact first among those of as many bits.
@@ -342,9 +342,9 @@ def _better(module: Any, quantization: str) -> tuple[str, ...]:
     have = tried.bits_per_weight
     before = list(module.QUANTIZATIONS.values())[: list(module.QUANTIZATIONS).index(quantization)]
     calibrated = [q for q in before if q.calibrated and q.bits == tried.bits]
-    portable = [module.QUANTIZATIONS[name] for name in module.PORTABLE.values()]
+    usual = [module.QUANTIZATIONS[name] for name in portable(module, family).values()]
     more = sorted(
-        (q for q in portable if q.bits_per_weight > have and q.bits > tried.bits), key=lambda q: q.bits_per_weight
+        (q for q in usual if q.bits_per_weight > have and q.bits > tried.bits), key=lambda q: q.bits_per_weight
     )
     calibrated.sort(key=lambda q: q.bits_per_weight)
     return tuple(dict.fromkeys(q.name for q in (*calibrated, *more)))

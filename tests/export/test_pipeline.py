@@ -61,6 +61,12 @@ class CopyFormat:
         return replace(artifact, folder=folder, quantization=quantization)
 
 
+def test_a_family_may_have_its_own_quantization_for_a_portable_name():
+    for family, own in (("moe", "int8-weights"), ("slm", "int8"), (None, "int8")):
+        assert pipeline._job("tflite", "8bit", family).quantization == own
+    assert pipeline._job("tflite", "int8", "moe").quantization == "int8"
+
+
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """A checkpoint, a format and a gate without any weights; `world.passing` is what passes."""

@@ -21,4 +21,8 @@ from edge.find import load
     ],
 )
 def test_as_many_bits_but_more_exact_and_then_more(form, failed, next_ones):
-    assert verify._better(load("edge.export.formats", form), failed)[:2] == next_ones
+    assert verify._better(load("edge.export.formats", form), failed, "slm")[:2] == next_ones
+
+
+def test_what_a_family_does_not_take_is_not_suggested_to_it():
+    assert "int8" not in verify._better(load("edge.export.formats", "tflite"), "int4-mixed", "moe")
