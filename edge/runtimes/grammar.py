@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # Between the parts of JSON. Without a bound, a model may write spaces for ever.
 _AIRY = "[ \\n\\t]{1,20}"
-_TIGHT = " "
+_GUIDANCE = {"whitespace_pattern": " ", "lenient": True}
 _MOST_CALLS = 8
 # All that a token can open is named in the schema, so that its length bounds the way to the end.
 _MOST_ROOM = 256  # tokens; an answer that needs more than that to come to its end may be cut
@@ -99,12 +99,15 @@ class Grammars:
         idle: bool = True,
         text: bool = False,
         most: int = _MOST_CALLS,
+        words: str = "",
     ) -> Grammar:
         """Up to `most` calls of the tools, in the model's own syntax (`tool_calls.syntax_of`).
 
         With `idle`, it may also say that none of them fits, or ask for arguments; with `text`, it
-        may say anything that is no call. Tools are JSON Schema functions, with or without
-        `{"type": "function", "function": ...}` around. Raises as `schema`, naming the tool.
+        may say anything that is no call. With `words`, free text in arguments is copied from
+        them, word by word: a small model then invents nothing, and spells nothing wrongly. Tools
+        are JSON Schema functions, with or without `{"type": "function", "function": ...}` around.
+        Raises as `schema`, naming the tool.
         """
         functions = [t.get("function", t) for t in tools]
         for f in functions:
@@ -113,7 +116,7 @@ class Grammars:
         lines = [*_answers(functions, idle=idle, text=text, calls=most > 0 and bool(functions))]
         if most > 0 and functions:
             lines += self._calls(syntax, most)
-            lines += _bodies(functions, "parameters" if syntax == "object" else "arguments")
+            lines += _bodies(functions, "parameters" if syntax == "object" else "arguments", words)
         return self._grammar("\n".join(lines), "the list of tools", longest)
 
     def matcher(self, source: str) -> Any:
@@ -259,13 +262,58 @@ def _answers(functions: Sequence[Mapping[str, Any]], *, idle: bool, text: bool, 
     return [f"start: {' | '.join(kinds)}", *rules]
 
 
-def _bodies(functions: Sequence[Mapping[str, Any]], key: str) -> Iterable[str]:
+def _bodies(functions: Sequence[Mapping[str, Any]], key: str, words: str) -> Iterable[str]:
     """The JSON object of a call of each tool. Each schema is a document for itself, for `$ref` begins at its root."""
     yield "body: " + " | ".join(f"tool_{i}" for i in range(len(functions)))
+    if words:
+        # As they stand inside a string of JSON, and once more as they stand inside a sentence.
+        spelled = json.dumps(f"{words} {words[0].lower()}{words[1:]}", ensure_ascii=False)[1:-1]
+        yield f"COPY: %regex {json.dumps({'substring_words': spelled})}"
+        yield "COPIED: COPY & /[^ ]|[^ ].*[^ ]/"
     for i, f in enumerate(functions):
         named = json.dumps(f"{json.dumps(f['name'], ensure_ascii=False)},")
         yield f'tool_{i}: "{{" "\\"name\\":" " "? {named} " "? {json.dumps(json.dumps(key) + ":")} " "? given_{i} "}}"'
-        yield f"given_{i}: %json {json.dumps(_arguments(f))}"
+        schema = _arguments(f)
+        if words and _is_flat(schema):
+            yield from _copied(f"given_{i}", schema)
+        else:
+            yield f"given_{i}: %json {json.dumps(schema)}"
+
+
+def _is_flat(schema: Mapping[str, Any]) -> bool:
+    """Whether each property can be held for itself."""
+    return schema.keys() <= {
+        "type", "properties", "required", "additionalProperties", "x-guidance", "title", "description",
+    } and "$ref" not in json.dumps(schema)  # fmt: skip
+
+
+def _copied(rule: str, schema: Mapping[str, Any]) -> Iterable[str]:
+    """An object of the properties in their order, where free text is copied.
+
+    `first_n` is what may follow the brace before property n, `more_n` what may follow another one.
+    """
+    properties = list(schema["properties"].items())
+    required = schema.get("required", ())
+    yield f'{rule}: "{{" {rule}_first_0 "}}"'
+    for n, (name, about) in enumerate(properties):
+        skip = "" if name in required else f" | {rule}_{{}}_{n + 1}"
+        yield f"{rule}_first_{n}: {rule}_{n} {rule}_more_{n + 1}{skip.format('first')}"
+        yield f'{rule}_more_{n}: "," " "? {rule}_{n} {rule}_more_{n + 1}{skip.format("more")}'
+        key = json.dumps(json.dumps(name, ensure_ascii=False) + ":")
+        yield f'{rule}_{n}: {key} " "? {_value(about)}'
+    for kind in ("first", "more"):
+        yield f'{rule}_{kind}_{len(properties)}: ""'
+
+
+def _value(about: Any) -> str:
+    kind = about.get("type") if isinstance(about, dict) else None
+    # A pattern, an enumeration, a length: the schema says more of it than that it is text.
+    if kind == "string" and about.keys() <= {"type", "description", "title", "default"}:
+        return '"\\"" COPIED "\\""'
+    if kind == "array" and about.keys() <= {"type", "description", "title", "items"} and about.get("items"):
+        item = _value(about["items"])
+        return f'"[" ({item} ("," " "? {item})*)? "]"'
+    return "%json " + json.dumps({**about, "x-guidance": _GUIDANCE} if isinstance(about, dict) else about)
 
 
 def _arguments(function: Mapping[str, Any]) -> dict[str, Any]:
@@ -278,7 +326,7 @@ def _arguments(function: Mapping[str, Any]) -> dict[str, Any]:
     if not {"$ref", "allOf", "anyOf", "oneOf", "patternProperties"} & schema.keys():
         schema.setdefault("properties", {})
         schema.setdefault("additionalProperties", False)
-    return {**schema, "x-guidance": {"whitespace_pattern": _TIGHT, "lenient": True}}
+    return {**schema, "x-guidance": _GUIDANCE}
 
 
 def _reason(text: str) -> str:
