@@ -18,6 +18,8 @@ RIGS := adb mksh busybox-static openssh-client openssh-server
 RIGS += qemu-user-static binfmt-support
 RIGS += g++-aarch64-linux-gnu cmake ninja-build
 RIGS += qemu-system-arm ipxe-qemu
+# Holds the programs of tools where the kernel has no Landlock.
+RIGS += bubblewrap
 # To look at pages.
 RIGS += chromium
 

@@ -28,7 +28,7 @@ _MAKE_DEVICES = 1 << 6 | 1 << 11
 _ON_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 
 # What a program needs of the system to start at all: its libraries, and what says who and where it is. Nobody's files.
-_SYSTEM = (
+SYSTEM = (
     "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/system", "/vendor", "/apex",
     "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/timezone", "/etc/alternatives",
     "/etc/os-release", "/etc/nsswitch.conf", "/etc/hosts", "/etc/resolv.conf", "/etc/ssl/certs", "/etc/mime.types",
@@ -67,7 +67,7 @@ def _landlock(libc: ctypes.CDLL, wanted: dict) -> None:
     if rules < 0:
         raise OSError(ctypes.get_errno(), "Landlock's rules cannot be made")
     reading = _EXECUTE | _READ_FILE | _READ_DIR
-    for path in (*_SYSTEM, *wanted["read"], wanted["program"]):
+    for path in (*SYSTEM, *wanted["read"], wanted["program"]):
         _allow(libc, rules, path, reading & files)
     for path in _DEVICES:
         _allow(libc, rules, path, (_READ_FILE | _WRITE_FILE) & files)

@@ -34,11 +34,11 @@ def of(tool: Tool) -> str:
 
 def bubblewrapped(argv: Sequence[str], read: Sequence[str], write: Sequence[str], *, network: bool) -> list[str]:
     """`argv` under bubblewrap, with the same system folders as under Landlock."""
-    from edge.runtimes.act.confined_worker import _SYSTEM
+    from edge.runtimes.act.confined_worker import SYSTEM
 
     made = [shutil.which("bwrap") or "/usr/bin/bwrap", "--unshare-all", "--die-with-parent", "--dev", "/dev"]
     made += ["--share-net"] if network else []
-    for path in (*_SYSTEM, argv[0], *read):
+    for path in (*SYSTEM, argv[0], *read):
         made += ["--ro-bind-try", path, path]
     for path in write:
         made += ["--bind-try", path, path]

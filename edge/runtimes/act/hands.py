@@ -131,6 +131,18 @@ class Hands:
         """The steps of this run that an earlier process planned, did, or began: what is known of each."""
         return list(self._before.values())
 
+    def anew(self) -> None:
+        """The person says something new, and the model sees nothing but that: a new run, with nothing chosen.
+
+        For the program that leads the conversation to call, before it plans; never on the word of a model. A run that
+        has not begun in this process stays, so that one which was interrupted can go on.
+        """
+        if self._plan or self._used:
+            self.run = secrets.token_hex(6)
+            self._before = {}
+        self.origin = "user"
+        self._plan, self._chosen, self._used = {}, set(), set()
+
     def saw(self, origin: str) -> None:
         """Tell that words of a `file` or a `tool` are in the model's sight, by another way than an outcome."""
         self.origin = policy.worse(self.origin, origin)

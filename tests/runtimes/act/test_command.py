@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from edge.runtimes.act import confinement, manifest
 from edge.runtimes.act.executors import command
 from edge.runtimes.act.hands import Hands
+from edge.runtimes.act.person import shown
 from edge.runtimes.act.policy import Policy
 from edge.runtimes.act.ran import ToolError
 from edge.runtimes.tool_calls import ToolCall
@@ -30,6 +32,7 @@ def run(tmp_path):
 
     def go(script, arguments=None, **about):
         (folder / "tool.py").write_text(textwrap.dedent(script))
+        ask = about.pop("ask", lambda question: True)
         about = {"risk": "execute", "timeout_s": 10, **about}
         paths = about.pop("paths", {})
         about["paths"] = {**paths, "read": [str(folder), sys.prefix, sys.base_prefix, *paths.get("read", [])]}
@@ -40,7 +43,7 @@ def run(tmp_path):
             **about,
         }  # fmt: skip
         tools = manifest.parse({"tools": {"tool": tool}}, folder=tmp_path, where="x")
-        with Hands(tools, Policy(), ask=lambda q: True, state=tmp_path / "state") as hands:
+        with Hands(tools, Policy(frozenset({"read"})), ask=ask, state=tmp_path / "state") as hands:
             return hands.perform(ToolCall("tool", arguments or {}), origin="user")
 
     return go
@@ -189,6 +192,46 @@ def test_it_has_no_network_unless_it_is_given_one(run):
 def test_it_cannot_signal_others(run):
     script = f"import os\ntry: os.kill({os.getpid()}, 0); print('could')\nexcept OSError: print('no')"
     assert run(script).text == "no"
+
+
+@pytest.mark.rig
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+def test_bubblewrap_holds_it_where_there_is_no_landlock(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(confinement, "by", lambda: "bubblewrap")
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "data").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        script = f"""
+            import os, socket
+            def tried(what):
+                try: what(); return "yes"
+                except OSError as err: return type(err).__name__
+            here = {str(tmp_path)!r}
+            print(tried(lambda: open(here + "/data/new", "w").write("x")))
+            print(tried(lambda: open(here + "/secret").read()))
+            print(tried(lambda: open(here + "/tool/new", "w")))
+            print(tried(lambda: os.listdir("/var")))
+            print(tried(lambda: os.kill({os.getpid()}, 0)))
+            print(tried(lambda: socket.create_connection(("127.0.0.1", {server.getsockname()[1]}), 2)))
+        """
+        outcome = run(script, paths={"write": [str(tmp_path / "data")]})
+        assert outcome.status == "done", outcome
+        assert outcome.text.split() == [
+            "yes", "FileNotFoundError", "OSError", "FileNotFoundError", "ProcessLookupError", "ConnectionRefusedError",
+        ]  # fmt: skip
+        assert (tmp_path / "data/new").read_text() == "x"
+        assert run(script, network=True).text.split()[-1] == "yes"
+    slow = run("import time; time.sleep(60)", timeout_s=1)
+    assert "stopped after 1 s" in slow.reason
+
+
+def test_where_nothing_confines_it_that_is_said(run, monkeypatch):
+    monkeypatch.setattr(confinement, "by", lambda: "")
+    asked = []
+    outcome = run("print(1)", risk="read", ask=lambda q: not asked.append(q))
+    assert outcome.text == "1"
+    assert asked[0].confined_by == ""
+    assert "NOT confined" in shown(asked[0])
 
 
 def test_a_program_that_is_not_there(tmp_path):

@@ -116,6 +116,20 @@ def test_a_plan_that_is_made_after_a_file_was_read_grants_nothing(hands):
     assert ours.perform(read("todo.txt"), origin="user").status == "denied"
 
 
+def test_what_a_person_says_next_begins_anew(hands):
+    ours = hands()
+    first = ours.run
+    ours.anew()
+    assert ours.run == first  # nothing was done in it yet
+    ours.perform(read("poison.txt"), origin="user")
+    ours.anew()
+    assert ours.run != first
+    assert ours.origin == "user"
+    ours.plan([Planned("read_file", {"path": "todo.txt"})], request="and the other one?")
+    assert ours.perform(read("todo.txt"), origin="user").status == "done"
+    assert ours.perform(ToolCall("list_files", {}), origin="user").status == "denied"
+
+
 def test_a_plan_with_an_unknown_tool_is_refused(hands):
     with pytest.raises(UsageError, match="a tool that no manifest lists: 'fly'"):
         hands().plan([Planned("fly")])
