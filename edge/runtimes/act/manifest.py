@@ -41,7 +41,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _RATE = re.compile(r"([1-9][0-9]{0,5})/(second|minute|hour|day)")
 _PERIODS_S = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
 _LIMIT_BYTES = 4 << 20
-_KEYS = {
+KEYS = {
     "description", "parameters", "risk", "paths", "rate", "timeout_s", "memory_bytes", "output_bytes", "idempotent",
     "network", "trusted",
 }  # fmt: skip
@@ -189,7 +189,7 @@ def _setting(name: str, value: str) -> dict[str, str]:
 
 def _tool(name: str, about: dict[str, Any], folder: Path, where: str) -> Tool:
     kinds = names(EXECUTORS)
-    known(about, _KEYS | set(kinds), where)
+    known(about, KEYS | set(kinds), where)
     if not _NAME.fullmatch(name):
         raise InputError(f"{where}: a name has letters, digits, '_', '-' and '.', at most 64")
     risk = about.get("risk")
