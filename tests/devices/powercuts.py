@@ -24,7 +24,7 @@ _START = """case $1 in selftest) echo '{"tokens": [1], "compared": 0}' ;; *) exi
 _WAITS = (("flush() { ", "flush() { return 0; "), ("everything() { ", "everything() { return 0; "))
 
 
-def quick(bundle, facts, progress) -> Runner:
+def quick(bundle, facts, progress, **_) -> Runner:
     """What starts a bundle without Python there: a line of shell, and a pack to be unpacked."""
     return Runner(f"{_START} # {bundle.id}", "sh", (runner._code(),))
 

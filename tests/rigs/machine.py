@@ -15,6 +15,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.rigs import card, emulation
@@ -106,6 +108,28 @@ class Machine:
         """A command line there, as user `pi`; what it writes is kept as text."""
         ssh = ["ssh", "-F", str(self.config), "-o", "BatchMode=yes", "machine", command]
         return subprocess.run(ssh, capture_output=True, text=True, stdin=subprocess.DEVNULL, **options)  # type: ignore[call-overload,no-any-return]
+
+    @contextmanager
+    def forwarded(self, port: int) -> Iterator[str]:
+        """Where a port of the machine's loopback is reached from here: `http://127.0.0.1:PORT`."""
+        here = _free_port()
+        forward = [
+            "ssh",
+            "-F",
+            str(self.config),
+            "-N",
+            "-o",
+            "BatchMode=yes",
+            "-L",
+            f"{here}:127.0.0.1:{port}",
+            "machine",
+        ]
+        process = subprocess.Popen(forward, stdin=subprocess.DEVNULL)
+        try:
+            yield f"http://127.0.0.1:{here}"
+        finally:
+            process.kill()
+            process.wait()
 
     def reboot(self) -> None:
         """As a person does it; returns when it is up again."""
