@@ -3,23 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 import secrets
 from pathlib import Path
-from typing import Any
 
-from edge.errors import EdgeError
+from edge.runtimes import wishes
 from edge.runtimes.session import Sampling
-
-_DEFAULTS: dict[str, Any] = {"temperature": 0.7, "top_p": 0.95, "repeat_penalty": 1.1}
-# Our name -> the name in generation_config.json
-_WISHES = {
-    "temperature": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "repeat_penalty": "repetition_penalty",
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,29 +28,7 @@ def sampling(args: argparse.Namespace, folder: Path) -> Sampling:
     Always with a seed, so that an answer can be had again. Raises `UsageError` for values that
     make no sense.
     """
-    given = {name: value for name in _WISHES if (value := getattr(args, name)) is not None}
-    if given.get("temperature") == 0:
-        chosen = {"temperature": 0.0, **given}
-    else:
-        chosen = {**_DEFAULTS, **_wishes(folder), **given}
+    given = {name: value for name in wishes.NAMES if (value := getattr(args, name)) is not None}
+    chosen = wishes.with_given(given, wishes.read(folder))
     seed = secrets.randbits(32) if args.seed is None else args.seed
     return Sampling(**chosen, seed=seed, max_tokens=args.max_tokens)
-
-
-def _wishes(folder: Path) -> dict[str, Any]:
-    """What generation_config.json says of sampling, as far as it makes sense."""
-    from edge.runtimes.tokenizer import read_config
-
-    config = read_config(folder / "generation_config.json")
-    found: dict[str, Any] = {}
-    for ours, theirs in _WISHES.items():
-        value = config.get(theirs)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            continue
-        one: dict[str, Any] = {ours: int(value) if ours == "top_k" else float(value)}
-        try:
-            Sampling(**one)
-        except EdgeError:
-            continue
-        found.update(one)
-    return found

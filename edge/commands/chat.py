@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.chat import options
-from edge.errors import UsageError
+from edge.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from edge.chat.terminal import Renderer
@@ -66,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from edge.chat import line, once, terminal
+    from edge.runtimes import kept
     from edge.runtimes.conversation import Conversation
 
     prompt = _prompt(args)
@@ -83,6 +84,10 @@ def run(args: argparse.Namespace) -> int:
         conversation = Conversation(model)
         if args.resume:
             conversation.load(args.resume, any_bundle=args.any_bundle)
+            try:
+                kept.restore(model, kept.beside(args.resume))
+            except InputError as err:
+                print(f"edge: {err.message}; the conversation is read again", file=sys.stderr)
         if args.system is not None:
             conversation.system = args.system
         for path in args.image:  # what cannot be seen is said before anything is asked
@@ -98,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
             if hint:
                 chat.note(hint)
             chat.run()
+            _keep(args, model)
             return 0
         if args.json:
             once.answer_json(conversation, prompt, sampling, stream=args.stream, images=args.image)
@@ -105,7 +111,19 @@ def run(args: argparse.Namespace) -> int:
             once.answer(conversation, prompt, sampling, renderer, args.image)
         if args.save:
             conversation.save(args.save)
+            _keep(args, model)
     return 0
+
+
+def _keep(args: argparse.Namespace, model: Model) -> None:
+    """Keep the cache beside the conversation. What cannot be kept is only read again."""
+    from edge.runtimes import kept
+
+    if args.save and args.save.is_file():
+        try:
+            kept.keep(model, kept.beside(args.save))
+        except OSError as err:
+            print(f"edge: what the model read is not kept: {err.strerror or err}", file=sys.stderr)
 
 
 @contextmanager

@@ -138,12 +138,14 @@ class Grammars:
         return self._order
 
     def _calls(self, syntax: Syntax, most: int) -> Iterable[str]:
+        more = most - 1  # a repetition of none is no grammar
         if syntax == "tags":
             opening, closing = self._spelled("<tool_call>"), self._spelled("</tool_call>")
-            yield f'calls: call ("\\n"? call){{0,{most - 1}}}'
+            yield "calls: call" + (f' ("\\n"? call){{0,{more}}}' if more else "")
             yield f'call: {opening} "\\n"? body "\\n"? {closing}'
         elif syntax == "list":
-            yield f'calls: {self._spelled("[TOOL_CALLS]")} " "? "[" body ("," " "? body){{0,{most - 1}}} "]"'
+            rest = f'("," " "? body){{0,{more}}} ' if more else ""
+            yield f'calls: {self._spelled("[TOOL_CALLS]")} " "? "[" body {rest}"]"'
         else:
             yield "calls: body"
 

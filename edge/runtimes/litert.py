@@ -14,6 +14,7 @@ import functools
 import gc
 import hashlib
 import importlib.util
+import math
 import os
 import platform
 import re
@@ -40,6 +41,16 @@ class Runner(Protocol):
 
     def run(self, signature: str, given: np.ndarray, positions: np.ndarray, mask: np.ndarray) -> np.ndarray | None: ...
 
+    def another(self) -> Runner:
+        """The same weights, with a cache of its own."""
+        ...
+
+    def cache(self) -> dict[str, np.ndarray]:
+        """The whole cache: a copy of each tensor, by its name."""
+        ...
+
+    def set_cache(self, values: Mapping[str, np.ndarray]) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -48,7 +59,6 @@ class CompiledRunner:
 
     def __init__(self, path: Path, signatures: Mapping[str, Signature], *, threads: int, packed: str) -> None:
         import ai_edge_litert
-        import numpy as np
         from ai_edge_litert.compiled_model import CompiledModel
         from ai_edge_litert.cpu_options import CpuOptions
         from ai_edge_litert.environment import Environment
@@ -61,6 +71,21 @@ class CompiledRunner:
             hardware_accelerators=HardwareAccelerator.CPU,
             cpu_options=CpuOptions(num_threads=threads, xnnpack_weight_cache_path=packed),
         )
+        with native_stderr.captured() as log:
+            try:
+                environment = Environment.create(compiler_plugin_path=nothing, dispatch_library_path=nothing)
+                model = CompiledModel.from_file(str(path), environment=environment, options=options)
+                failed = None
+            except (RuntimeError, ValueError) as err:
+                failed = str(err)
+        if failed is not None:
+            raise InputError(f"LiteRT cannot load {path}: {failed or log.reason():.300}", hint="export it again")
+        self._begin(path, signatures, model, environment)
+
+    def _begin(self, path: Path, signatures: Mapping[str, Signature], model: Any, environment: Any) -> None:
+        import numpy as np
+
+        self._path, self._signatures = path, signatures
         self._open: dict[str, Any] = {}
         # The library logs every accelerator it meets, when it meets them and when it leaves them.
         weakref.finalize(self, _close_quietly, self._open)
@@ -68,8 +93,6 @@ class CompiledRunner:
         decode = signatures["decode"]
         with native_stderr.captured() as log:
             try:
-                environment = Environment.create(compiler_plugin_path=nothing, dispatch_library_path=nothing)
-                model = CompiledModel.from_file(str(path), environment=environment, options=options)
                 create = model.create_input_buffer_by_name
                 cache = {name: create("decode", name) for name in decode.inputs if name.startswith(CACHE_PREFIX)}
                 self._inputs = {
@@ -104,6 +127,22 @@ class CompiledRunner:
         }  # fmt: skip
         self._n_logits = decode.outputs["logits"].shape[-1]
         self._given = given_input(decode)
+
+    def another(self) -> CompiledRunner:
+        made = object.__new__(CompiledRunner)
+        made._begin(self._path, self._signatures, self._open["model"], self._open["environment"])
+        return made
+
+    def cache(self) -> dict[str, np.ndarray]:
+        import numpy as np
+
+        held = {name: t.shape for name, t in self._signatures["decode"].inputs.items() if name.startswith(CACHE_PREFIX)}
+        buffers = self._inputs["decode"]
+        return {name: buffers[name].read(math.prod(shape), np.float32).reshape(shape) for name, shape in held.items()}
+
+    def set_cache(self, values: Mapping[str, np.ndarray]) -> None:
+        for name, value in values.items():
+            self._inputs["decode"][name].write(value)
 
     def close(self) -> None:
         _close_quietly(self._open)
@@ -145,6 +184,7 @@ class InterpreterRunner:
                 failed = str(err)
         if failed is not None:
             raise InputError(f"the TFLite interpreter cannot load {path}: {failed or log.reason():.300}")
+        self._path, self._signatures, self._threads = path, signatures, threads
         self._given = given_input(signatures["decode"])
         self._cache = {
             name: np.zeros(tensor.shape, np.float32)
@@ -159,6 +199,16 @@ class InterpreterRunner:
             raise failed(err) from None
         self._cache = {name: found[name] for name in self._cache}
         return found["logits"].reshape(-1) if "logits" in found else None
+
+    def another(self) -> InterpreterRunner:
+        # An interpreter has one set of tensors: a second one maps the file again.
+        return InterpreterRunner(self._path, self._signatures, threads=self._threads)
+
+    def cache(self) -> dict[str, np.ndarray]:
+        return dict(self._cache)
+
+    def set_cache(self, values: Mapping[str, np.ndarray]) -> None:
+        self._cache = dict(values)
 
     def close(self) -> None:
         self._runners, self._cache, self._interpreter = {}, {}, None

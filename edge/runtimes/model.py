@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +44,14 @@ class Piece:
     text: str
     token_id: int | None
     time_ns: int
+
+
+@dataclass(frozen=True)
+class Read:
+    """So many tokens of a prompt are in the cache."""
+
+    done: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -100,6 +109,15 @@ class Model:
     def context_length(self) -> int:
         return self.session.context_length
 
+    @property
+    def held(self) -> list[int]:
+        """What the cache holds, as far as answers put it there: ids, and below 0 the rows of pictures."""
+        return list(self._held)
+
+    def hold(self, held: Sequence[int]) -> None:
+        """Say what somebody else put into the session's cache."""
+        self._held = list(held)
+
     def prompt(self, messages: str | Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None) -> Prompt:
         """Ids of a conversation in the model's own template, ready for an answer, and its pictures.
 
@@ -107,29 +125,7 @@ class Model:
         continued. Control tokens spelled out in a message stay plain text, so that no message
         can pretend to be another turn.
         """
-        if isinstance(messages, str):
-            if self.template is None:
-                return Prompt(self.tokenizer.encode(messages, add_special=True, parse_special=False))
-            messages = [{"role": "user", "content": messages}]
-        if not messages:
-            raise UsageError("there is nothing to answer: no messages were given")
-        if self.template is None:
-            raise UsageError(
-                f"{self.bundle.name} has no chat template, so it cannot tell who says what",
-                hint="give it one string to continue, or export a checkpoint that was tuned for chat",
-            )
-        seen = [self.sight.look(part) for part in image_parts(messages)]
-        rule = self.bundle.image
-        ids = encode_chat(
-            self.tokenizer, self.template, messages, tools=tools,
-            pictures=[s.views.text for s in seen], placeholder=rule.get("placeholder", ""),
-        )  # fmt: skip
-        if not seen:
-            return Prompt(ids)
-        placed = place(ids, seen, rule["token_id"])
-        if sum(placed[-1].runs[-1]) == len(ids):
-            raise UsageError("the conversation ends with a picture; words must follow it")
-        return Prompt(ids, placed)
+        return prompt_for(self.bundle, self.tokenizer, self.template, self.sight, messages, tools=tools)
 
     def generate(
         self,
@@ -163,6 +159,21 @@ class Model:
         reading: Reading | None = None,
     ) -> Iterator[Piece]:
         """Stream what follows these ids; otherwise as `generate`."""
+        # Closed here and not when it is collected: what `reading` raises would keep it alive.
+        with closing(self.steps(prompt, sampling, mask=mask)) as steps:
+            for step in steps:
+                if isinstance(step, Piece):
+                    yield step
+                elif reading is not None:
+                    reading(step.done, step.total)
+
+    def steps(
+        self, prompt: Sequence[int], sampling: Sampling | None = None, *, mask: Mask | None = None, chunk: int = _CHUNK
+    ) -> Generator[Piece | Read, None, None]:
+        """As `generate_ids`, with a pause after every `chunk` tokens of a long prompt too.
+
+        For whoever lets several answers take turns: between two steps, nothing of this model runs.
+        """
         if not prompt:
             raise UsageError("there is nothing to continue: the prompt is empty")
         prompt = prompt if isinstance(prompt, Prompt) else Prompt(prompt)
@@ -179,8 +190,10 @@ class Model:
         ended: StopReason | Literal["caller"] = "caller"
         stream = self.tokenizer.stream()
         try:
-            reused = self._rewind(prompt)
-            read = self._read(prompt, reused, reading)
+            reused = read = self._rewind(prompt)
+            for read in self._read(prompt, reused, chunk):
+                yield Read(read, len(prompt))
+                self._still(mine)
             tokens = generate(self.session, prompt[read:], sampling, stop_ids=self.bundle.stop_ids, mask=mask)
             while True:
                 try:
@@ -191,8 +204,7 @@ class Model:
                 said.append(token.id)
                 times.append(token.time_ns)
                 yield Piece(stream.push(token.id), token.id, token.time_ns)
-                if self._answer != mine:
-                    raise UsageError("this answer was left for another one: one model gives one answer at a time")
+                self._still(mine)
             if rest := stream.flush():
                 yield Piece(rest, None, time.perf_counter_ns())
         finally:
@@ -205,6 +217,38 @@ class Model:
                     encode_ms=self.sight.encode_ms,
                 )
                 self.sight.preprocess_ms = self.sight.encode_ms = 0.0
+
+    def _still(self, mine: int) -> None:
+        """Raise `UsageError` when another answer has used the session since."""
+        if self._answer != mine:
+            raise UsageError("this answer was left for another one: one model gives one answer at a time")
+
+    def another(self) -> Model:
+        """A model for a second conversation at the same time: the same weights, a cache of its own.
+
+        What turns text into tokens and pictures into features is shared, so the two may take turns
+        and not run at once. Close this one last.
+        """
+        again = getattr(self.session, "another", None)
+        session: Session = (
+            again()
+            if again
+            else load("edge.runtimes.engines", self.bundle.format).load(
+                self.folder, self.bundle, threads=self._threads, context_length=self.context_length
+            )
+        )
+        made = Model(self.folder, self.bundle, session, threads=self._threads, tokenizer=self.tokenizer)
+        made.template, made.sight = self.template, self.sight
+        return made
+
+    def reusable(self, prompt: Sequence[int]) -> int:
+        """How many tokens of this prompt are in the cache and need not be read again."""
+        # Somebody who used the session directly left something else in it.
+        held = self._held if len(self._held) == self.session.position else []
+        wanted = prompt.identity if isinstance(prompt, Prompt) and prompt.pictures else prompt
+        most = min(len(held), len(prompt) - 1)
+        same = next((i for i in range(most) if held[i] != wanted[i]), most)
+        return prompt.cut_before_picture(same) if isinstance(prompt, Prompt) else same
 
     def close(self) -> None:
         """Free the session and the encoder; a second call does nothing."""
@@ -230,11 +274,7 @@ class Model:
 
     def _rewind(self, prompt: Prompt) -> int:
         """Keep what the cache and the prompt have in common, except the prompt's last token: its logits are needed."""
-        # Somebody who used the session directly left something else in it.
-        held = self._held if len(self._held) == self.session.position else []
-        wanted = prompt.identity if prompt.pictures else prompt
-        most = min(len(held), len(prompt) - 1)
-        same = prompt.cut_before_picture(next((i for i in range(most) if held[i] != wanted[i]), most))
+        same = self.reusable(prompt)
         if same < self.session.position:
             try:
                 self.session.rewind(same)
@@ -246,22 +286,54 @@ class Model:
                 self.session.rewind(0)
         return same
 
-    def _read(self, prompt: Prompt, start: int, reading: Reading | None) -> int:
-        """Feed all of the prompt but its last chunk of words; how many of its ids are in the cache then."""
-        done = start
+    def _read(self, prompt: Prompt, start: int, chunk: int) -> Iterator[int]:
+        """Feed all of the prompt but its last chunk of words; after each piece, how much of it is in the cache."""
         for begin, end, placed, row in prompt.segments(start):
             last = end == len(prompt)
             done = begin
-            while done < end and not (last and end - done <= _CHUNK):
-                n = min(_CHUNK, end - done) if placed is None else end - done
+            while done < end and not (last and end - done <= chunk):
+                n = min(chunk, end - done) if placed is None else end - done
                 if placed is None:
                     self.session.feed(prompt[done : done + n])
                 else:
                     feed(self.session, placed, self.sight.features(placed.seen)[row : row + n])
                 done += n
-                if reading is not None:
-                    reading(done, len(prompt))
-        return done
+                yield done
+
+
+def prompt_for(
+    bundle: Bundle,
+    tokenizer: Tokenizer,
+    template: ChatTemplate | None,
+    sight: Sight,
+    messages: str | Sequence[Message],
+    *,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+) -> Prompt:
+    """`Model.prompt`, without a model: for whoever makes prompts while the model is at work."""
+    if isinstance(messages, str):
+        if template is None:
+            return Prompt(tokenizer.encode(messages, add_special=True, parse_special=False))
+        messages = [{"role": "user", "content": messages}]
+    if not messages:
+        raise UsageError("there is nothing to answer: no messages were given")
+    if template is None:
+        raise UsageError(
+            f"{bundle.name} has no chat template, so it cannot tell who says what",
+            hint="give it one string to continue, or export a checkpoint that was tuned for chat",
+        )
+    seen = [sight.look(part) for part in image_parts(messages)]
+    rule = bundle.image
+    ids = encode_chat(
+        tokenizer, template, messages, tools=tools,
+        pictures=[s.views.text for s in seen], placeholder=rule.get("placeholder", ""),
+    )  # fmt: skip
+    if not seen:
+        return Prompt(ids)
+    placed = place(ids, seen, rule["token_id"])
+    if sum(placed[-1].runs[-1]) == len(ids):
+        raise UsageError("the conversation ends with a picture; words must follow it")
+    return Prompt(ids, placed)
 
 
 def open_bundle(

@@ -68,6 +68,24 @@ class GrowingSession:
             raise UsageError(f"cannot rewind to {n_tokens}: the cache holds {self.position} tokens")
         self._past = {name: values[:, :, :n_tokens] for name, values in self._past.items()}
 
+    def another(self) -> GrowingSession:
+        """A session on the same weights, with a cache of its own."""
+        self._open()
+        return GrowingSession(self._inner, context_length=self.context_length)
+
+    def keep(self) -> list[np.ndarray]:
+        """What the cache holds, for `restore`."""
+        self._open()
+        return list(self._past.values())
+
+    def restore(self, n_tokens: int, kept: Sequence[np.ndarray]) -> None:
+        """Hold what was kept instead. `InputError` when it does not fit; the cache is as it was then."""
+        self._open()
+        wanted = [(*v.shape[:2], n_tokens, v.shape[3]) for v in self._past.values()]
+        if [k.shape for k in kept] != wanted:
+            raise InputError("this cache has another shape than the model's")
+        self._past = dict(zip(self._past, kept, strict=True))
+
     def close(self) -> None:
         self._inner = None
         self._past = {}

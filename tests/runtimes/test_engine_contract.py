@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edge import bundle as bundles
-from edge.errors import UsageError
+from edge.errors import InputError, UsageError
 from edge.find import load, names
 from edge.runtimes.model import open_bundle
 from edge.runtimes.session import ContextFull, Sampling, Session, generate
@@ -146,6 +146,44 @@ def test_rewind_gives_bit_identical_continuations(session, prompt):
     parts = run(session, prompt[half:], words)
     session.rewind(half)
     assert same(run(session, prompt[half:], words), parts)
+
+
+def test_a_kept_cache_goes_on_bit_for_bit(session, prompt):
+    words = [t.id for t in generate(session, prompt, Sampling(max_tokens=8))]
+    session.rewind(0)
+    fresh = run(session, prompt, words)
+    session.rewind(len(prompt) + 3)
+    held = [k.copy() for k in session.keep()]
+    assert same([session.feed([t]).copy() for t in words[3:]], fresh[4:])
+    # Into a cache that held something else, and into a new one.
+    session.rewind(0)
+    session.feed(prompt[::-1])
+    session.restore(len(prompt) + 3, held)
+    assert session.position == len(prompt) + 3
+    assert same([session.feed([t]).copy() for t in words[3:]], fresh[4:])
+    other = session.another()
+    other.restore(len(prompt) + 3, held)
+    assert same([other.feed([t]).copy() for t in words[3:]], fresh[4:])
+    with pytest.raises(InputError, match="cache"):
+        other.restore(len(prompt) + 3, [k[..., :-1] for k in held])
+    other.close()
+
+
+def test_two_sessions_on_the_same_weights_do_not_see_each_other(session, prompt):
+    words = [t.id for t in generate(session, prompt, Sampling(max_tokens=8))]
+    session.rewind(0)
+    fresh = run(session, prompt, words)
+    session.rewind(len(prompt))
+    other = session.another()
+    assert other.position == 0
+    assert np.array_equal(other.feed(prompt), fresh[0])
+    for i, token in enumerate(words):  # in turn
+        assert np.array_equal(session.feed([token]), fresh[1 + i])
+        assert np.array_equal(other.feed([token]), fresh[1 + i])
+    other.close()
+    other.close()
+    session.rewind(len(prompt))
+    assert np.array_equal(session.feed([words[0]]), fresh[1])
 
 
 def test_a_full_context_leaves_the_session_as_it_was(session, prompt):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.bundle import Bundle
-from edge.errors import UsageError
+from edge.errors import InputError, UsageError
 from edge.runtimes.session import ContextFull
 
 if TYPE_CHECKING:
@@ -63,6 +63,26 @@ class EchoSession:
         del self._tokens[n_tokens:]
         if n_tokens < self._start + self._length:
             self._start, self._length = 0, n_tokens
+
+    def another(self) -> EchoSession:
+        """A session of the same kind, with a cache of its own."""
+        self._open()
+        return EchoSession(self.vocab_size, self.context_length, self.stop_id)
+
+    def keep(self) -> list[np.ndarray]:
+        """What the cache holds, for `restore`."""
+        import numpy as np
+
+        self._open()
+        return [np.array([self._start, self._length, *self._tokens], np.int64)]
+
+    def restore(self, n_tokens: int, kept: Sequence[np.ndarray]) -> None:
+        """Hold what was kept instead. `InputError` when it does not fit; the cache is as it was then."""
+        self._open()
+        start, length, *tokens = (int(i) for i in kept[0])
+        if len(tokens) != n_tokens:
+            raise InputError("this cache has another length than it says")
+        self._start, self._length, self._tokens = start, length, tokens
 
     def close(self) -> None:
         self._tokens.clear()

@@ -15,8 +15,9 @@ What was measured, and what follows from it (2 cores, SmolLM2-135M):
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +38,35 @@ _FLASH_ATTENTION_OFF, _FLASH_ATTENTION_ON = 0, 1
 _REASONS = {1: "no room in the KV cache", 2: "the computation was aborted", -1: "the batch is invalid"}
 
 
+class _Weights:
+    """llama.cpp's model, in memory once for all sessions on it; freed with the last of them."""
+
+    def __init__(self, pointer: Any, free: Callable[[Any], None]) -> None:
+        self.pointer = pointer
+        self._free, self._users = free, 0
+
+    def take(self) -> _Weights:
+        self._users += 1
+        return self
+
+    def leave(self) -> None:
+        self._users -= 1
+        if not self._users:
+            self._free(self.pointer)
+
+
 class GgufSession:
-    """One llama.cpp model and context; see `edge.runtimes.session.Session`."""
+    """One llama.cpp context on a model; see `edge.runtimes.session.Session`."""
 
     def __init__(
-        self, path: Path, *, context_length: int, threads: int, float32_cache: bool, bidirectional: bool = False
+        self,
+        path: Path,
+        *,
+        context_length: int,
+        threads: int,
+        float32_cache: bool,
+        bidirectional: bool = False,
+        weights: _Weights | None = None,
     ) -> None:
         import llama_cpp
         import numpy as np
@@ -51,13 +76,21 @@ class GgufSession:
         self._c: Any = llama_cpp
         self._model: Any = None
         self._context: Any = None
+        self._again = functools.partial(
+            GgufSession, path, context_length=context_length, threads=threads, float32_cache=float32_cache,
+            bidirectional=bidirectional,
+        )  # fmt: skip
         with captured() as log:
-            model_params = llama_cpp.llama_model_default_params()
-            model_params.n_gpu_layers = 0
-            model_params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP
-            self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), model_params)
-            if not self._model:
-                raise InputError(f"llama.cpp cannot load {path}: {log.reason()}", hint="export it again")
+            if weights is None:
+                model_params = llama_cpp.llama_model_default_params()
+                model_params.n_gpu_layers = 0
+                model_params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP
+                pointer = llama_cpp.llama_model_load_from_file(os.fsencode(path), model_params)
+                if not pointer:
+                    raise InputError(f"llama.cpp cannot load {path}: {log.reason()}", hint="export it again")
+                weights = _Weights(pointer, llama_cpp.llama_model_free)
+            self._weights = weights.take()
+            self._model = weights.pointer
             vocab = llama_cpp.llama_model_get_vocab(self._model)
             self.vocab_size: int = llama_cpp.llama_vocab_n_tokens(vocab)
             self.hidden_size: int = llama_cpp.llama_model_n_embd_inp(self._model)
@@ -184,13 +217,39 @@ class GgufSession:
         self._position = n_tokens
         self._grids = [grid for grid in self._grids if grid[0] < n_tokens]
 
+    def another(self) -> GgufSession:
+        """A session on the same weights, with a cache of its own."""
+        self._open()
+        return self._again(weights=self._weights)
+
+    def keep(self) -> list[np.ndarray]:
+        """What the cache holds, for `restore`. `UsageError` with a picture that is placed in rows and columns."""
+        import numpy as np
+
+        self._open()
+        if self._grids:
+            raise UsageError("a cache with pictures that are placed in rows and columns cannot be kept")
+        size = self._c.llama_state_seq_get_size(self._context, 0)
+        held = np.empty(size, np.uint8)
+        used = self._c.llama_state_seq_get_data(self._context, _bytes_of(held), size, 0)
+        return [held[:used]]
+
+    def restore(self, n_tokens: int, kept: Sequence[np.ndarray]) -> None:
+        """Hold what was kept instead. `InputError` when it does not fit; the cache is empty then."""
+        self.rewind(0)
+        [held] = kept
+        if not self._c.llama_state_seq_set_data(self._context, _bytes_of(held), len(held), 0):
+            self._c.llama_memory_seq_rm(self._memory, 0, 0, -1)
+            raise InputError("llama.cpp cannot take this cache back")
+        self._position = n_tokens
+
     def close(self) -> None:
         self._views = {}
         if self._context:
             self._c.llama_free(self._context)
             self._context = None
         if self._model:
-            self._c.llama_model_free(self._model)
+            self._weights.leave()
             self._model = None
 
     def __del__(self) -> None:
@@ -278,6 +337,10 @@ class GgufSession:
             view = np.frombuffer(row, np.float32)
             self._views[address] = view
         return view
+
+
+def _bytes_of(array: np.ndarray) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 def load(folder: Path, bundle: Bundle, *, threads: int | None = None, context_length: int | None = None) -> GgufSession:

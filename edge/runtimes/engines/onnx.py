@@ -37,12 +37,14 @@ _NUMPY = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 class OnnxSession:
     """One onnxruntime session; see `edge.runtimes.session.Session`."""
 
-    def __init__(self, path: Path, *, context_length: int, threads: int, embedding: Path | None = None) -> None:
+    def __init__(self, path: Path, graph: Any, *, context_length: int, embedding: Any = None) -> None:
+        """`graph` and `embedding` are onnxruntime's sessions; `path` is for saying what is wrong."""
         import numpy as np
 
         self._ort = _onnxruntime()
-        self._inner: Any = open_graph(path, threads)
-        self._embedding: Any = open_graph(embedding, threads) if embedding else None
+        self._path = path
+        self._inner: Any = graph
+        self._embedding: Any = embedding
         self._input = "inputs_embeds" if embedding else "input_ids"
         inputs = {i.name: i for i in self._inner.get_inputs()}
         outputs = {o.name: o for o in self._inner.get_outputs()}
@@ -64,10 +66,12 @@ class OnnxSession:
         self._ids = np.zeros((1, _CHUNK), np.int64)
         self._one_id = self._value(self._ids[:, :1])
         # Each row of the cache is written before it is read; zeros only keep old memory out of sight.
+        self._rows_held: list[np.ndarray] = []  # (1, heads, context, width) of each layer's keys and values
         self._cache = []
         for name in past:
             _, heads, _, width = inputs[name].shape
-            self._cache.append(self._value(np.zeros((1, heads, context_length, width), _NUMPY[inputs[name].type])))
+            self._rows_held.append(np.zeros((1, heads, context_length, width), _NUMPY[inputs[name].type]))
+            self._cache.append(self._value(self._rows_held[-1]))
             self._binding.bind_ortvalue_input(name, self._cache[-1])
             self._binding.bind_ortvalue_output(name.replace("past_key_values", "present"), self._cache[-1])
         self._one_row = np.empty((1, 1, self.vocab_size), self._logits_type)
@@ -123,9 +127,29 @@ class OnnxSession:
             raise UsageError(f"cannot rewind to {n_tokens}: the cache holds {self._position} tokens")
         self._position = n_tokens
 
+    def another(self) -> OnnxSession:
+        """A session on the same weights, with a cache of its own."""
+        self._open()
+        return OnnxSession(self._path, self._inner, context_length=self.context_length, embedding=self._embedding)
+
+    def keep(self) -> list[np.ndarray]:
+        """What the cache holds, for `restore`."""
+        self._open()
+        return [rows[:, :, : self._position].copy() for rows in self._rows_held]
+
+    def restore(self, n_tokens: int, kept: Sequence[np.ndarray]) -> None:
+        """Hold what was kept instead. `InputError` when it does not fit; the cache is as it was then."""
+        self._open()
+        if [k.shape for k in kept] != [rows[:, :, :n_tokens].shape for rows in self._rows_held]:
+            raise InputError("this cache has another shape than the model's")
+        for rows, values in zip(self._rows_held, kept, strict=True):
+            rows[:, :, :n_tokens] = values
+        self._position = n_tokens
+
     def close(self) -> None:
         self._inner = self._binding = self._embedding = None
         self._cache = []
+        self._rows_held = []
 
     def _feed_chunk(self, ids: np.ndarray) -> np.ndarray:
         """Logits `(n, vocab)` of up to `_CHUNK` tokens, in a buffer that the next call overwrites."""
@@ -197,11 +221,12 @@ def load(
     embedding = bundle.parts.get("embedding")
     if "position_ids" in reader.read(path).inputs:
         return GrowingSession(open_graph(path, threads or physical_cores()), context_length=length)
+    n = threads or physical_cores()
     return OnnxSession(
         path,
+        open_graph(path, n),
         context_length=length,
-        threads=threads or physical_cores(),
-        embedding=checked(Path(folder) / embedding) if embedding else None,
+        embedding=open_graph(checked(Path(folder) / embedding), n) if embedding else None,
     )
 
 

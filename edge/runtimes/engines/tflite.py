@@ -51,6 +51,7 @@ class TfliteSession:
         import numpy as np
 
         decode = signatures["decode"]
+        self._signatures = signatures
         self._runner: litert.Runner | None = runner
         self._cache_length = decode.inputs["mask"].shape[-1]
         self.context_length = min(context_length, self._cache_length)
@@ -140,6 +141,36 @@ class TfliteSession:
             raise UsageError(f"cannot rewind to {n_tokens}: the cache holds {self._position} tokens")
         self._seen[..., n_tokens : self._position] = _HIDDEN
         self._position = n_tokens
+
+    def another(self) -> TfliteSession:
+        """A session on the same weights, with a cache of its own."""
+        return TfliteSession(
+            self._open().another(), self._signatures, context_length=self.context_length, embedder=self._embedder,
+            bidirectional=self._bidirectional,
+        )  # fmt: skip
+
+    def keep(self) -> list[np.ndarray]:
+        """What the cache holds, for `restore`."""
+        held = self._open().cache()
+        return [value[self._first(value.shape, self._position)].copy() for _, value in sorted(held.items())]
+
+    def restore(self, n_tokens: int, kept: Sequence[np.ndarray]) -> None:
+        """Hold what was kept instead. `InputError` when it does not fit; the cache is as it was then."""
+        runner = self._open()
+        held = {name: value.copy() for name, value in sorted(runner.cache().items())}
+        if [k.shape for k in kept] != [v[self._first(v.shape, n_tokens)].shape for v in held.values()]:
+            raise InputError("this cache has another shape than the model's")
+        for value, known in zip(held.values(), kept, strict=True):
+            value[self._first(value.shape, n_tokens)] = known
+        runner.set_cache(held)
+        self.rewind(0)
+        self._seen[..., :n_tokens] = 0
+        self._position = n_tokens
+
+    def _first(self, shape: Sequence[int], n_tokens: int) -> tuple[slice, ...]:
+        """The first places of a cache tensor: keys have them in another dimension than values."""
+        axis = next(i for i in range(len(shape) - 1, -1, -1) if shape[i] == self._cache_length)
+        return tuple(slice(n_tokens) if i == axis else slice(None) for i in range(len(shape)))
 
     def close(self) -> None:
         if self._runner is not None:

@@ -1,0 +1,153 @@
+"""Real bundles of every format behind the interface, with clients as they are: `openai`, and `llm`."""
+
+import base64
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import openai
+import pytest
+
+from edge.find import names
+from edge.runtimes.model import open_bundle
+from edge.runtimes.session import Sampling
+from tests.serve.conftest import HTTP, serving
+
+pytestmark = pytest.mark.runtime
+FORMATS = names("edge.export.formats")
+QUESTION = "What is the capital of France?"
+LONGEST = 24
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """source, format -> a bundle of 8 bits; the gate has its own tests."""
+    from edge.export.pipeline import export
+
+    root = tmp_path_factory.mktemp("served")
+    made: dict[tuple[str, str], Path] = {}
+
+    def folder(source, name):
+        if (source, name) not in made:
+            [done] = export(source, root, formats=[name], quantization="8bit", gate=False, calibrate=False)
+            made[source, name] = done.folder
+        return made[source, name]
+
+    yield folder
+    shutil.rmtree(root)
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def format_server(request, folders):
+    folder = folders("smollm2", request.param)
+    with open_bundle(folder) as model:
+        expected = [p.token_id for p in model.generate(QUESTION, Sampling(max_tokens=LONGEST))]
+        expected = model.tokenizer.decode([i for i in expected if i is not None], skip_special=True)
+    with serving(folder, parallel=2) as running:
+        running.expected = expected
+        yield running
+
+
+def client(server):
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0, http_client=HTTP)
+
+
+def asked(server, text=QUESTION, **options):
+    name = next(iter(server.house.served))
+    return client(server).chat.completions.create(
+        model=name, messages=[{"role": "user", "content": text}], temperature=0, max_tokens=LONGEST, **options
+    )
+
+
+def test_the_official_client_hears_what_edge_chat_says(format_server):
+    found = asked(format_server)
+    assert found.choices[0].message.content == format_server.expected
+    streamed = asked(format_server, stream=True)
+    assert "".join(c.choices[0].delta.content or "" for c in streamed) == format_server.expected
+
+
+def test_two_at_once_hear_the_same_as_one(format_server):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(3) as pool:
+        others = [pool.submit(asked, format_server, text) for text in ("List three fruits.", QUESTION)]
+        assert asked(format_server).choices[0].message.content == format_server.expected
+        assert others[1].result().choices[0].message.content == format_server.expected
+
+
+def test_an_answer_has_the_form_that_was_asked_for(format_server):
+    schema = {
+        "type": "object", "properties": {"city": {"type": "string", "maxLength": 20}, "capital": {"type": "boolean"}},
+        "required": ["city", "capital"], "additionalProperties": False,
+    }  # fmt: skip
+    found = asked(
+        format_server, "Is Paris a capital? Answer as JSON.",
+        response_format={"type": "json_schema", "json_schema": {"name": "city", "schema": schema, "strict": True}},
+    )  # fmt: skip
+    answer = json.loads(found.choices[0].message.content)
+    assert isinstance(answer["capital"], bool)
+    assert found.choices[0].finish_reason == "stop"
+
+
+def test_tools_are_called(folders):
+    lamp = {
+        "type": "function",
+        "function": {
+            "name": "set_light", "description": "Turn the light of a room on or off.",
+            "parameters": {
+                "type": "object", "required": ["room", "state"],
+                "properties": {
+                    "room": {"type": "string", "enum": ["kitchen", "bedroom", "bathroom"]},
+                    "state": {"type": "string", "enum": ["on", "off"]},
+                },
+            },
+        },
+    }  # fmt: skip
+    with serving(folders("smollm2-act", "gguf")) as server:
+        for choice in ("auto", "required"):
+            found = asked(server, "Turn off the light in the kitchen.", tools=[lamp], tool_choice=choice)
+            [call] = found.choices[0].message.tool_calls
+            assert call.function.name == "set_light"
+            assert json.loads(call.function.arguments) == {"room": "kitchen", "state": "off"}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_pictures_are_seen_as_by_edge_chat(folders, name, tmp_path):
+    from PIL import Image, ImageDraw
+
+    drawn = Image.new("RGB", (224, 224), "white")
+    ImageDraw.Draw(drawn).ellipse((60, 60, 160, 160), fill="red")
+    drawn.save(tmp_path / "circle.png")
+    held = io.BytesIO()
+    drawn.save(held, "PNG")
+    url = "data:image/png;base64," + base64.b64encode(held.getvalue()).decode()
+    folder = folders("smollm2-vision", name)
+    words = {"type": "text", "text": "What do you see?"}
+    with open_bundle(folder) as model:
+        message = {"role": "user", "content": [{"type": "image", "path": str(tmp_path / "circle.png")}, words]}
+        expected = "".join(p.text for p in model.generate([message], Sampling(max_tokens=LONGEST)))
+    with serving(folder) as server:
+        found = client(server).chat.completions.create(
+            model=next(iter(server.house.served)), temperature=0, max_tokens=LONGEST,
+            messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}, words]}],
+        )  # fmt: skip
+    assert found.choices[0].message.content == expected
+
+
+def test_llm_works_with_it_unchanged(format_server, tmp_path):
+    name = next(iter(format_server.house.served))
+    (tmp_path / "extra-openai-models.yaml").write_text(
+        f"- model_id: ours\n  model_name: {name}\n  api_base: {format_server.url}/v1\n  api_key_name: none\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-m", "llm", "-m", "ours", "-o", "temperature", "0", "-o", "max_tokens", str(LONGEST),
+         QUESTION],
+        capture_output=True, text=True, env={**os.environ, "LLM_USER_PATH": str(tmp_path), "OPENAI_API_KEY": "none"},
+        timeout=300,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.strip() == format_server.expected.strip()
