@@ -115,6 +115,7 @@ class Hands:
         self._chosen: set[str] = set()
         self._before = {step.step: step for step in self.journal.steps(self.run)}
         self._used: set[int] = set()
+        self._heard: list[str] = []
 
     def __enter__(self) -> Hands:
         return self
@@ -141,11 +142,15 @@ class Hands:
             self.run = secrets.token_hex(6)
             self._before = {}
         self.origin = "user"
-        self._plan, self._chosen, self._used = {}, set(), set()
+        self._plan, self._chosen, self._used, self._heard = {}, set(), set(), []
 
-    def saw(self, origin: str) -> None:
-        """Tell that words of a `file` or a `tool` are in the model's sight, by another way than an outcome."""
+    def saw(self, origin: str, text: str = "") -> None:
+        """Tell that words of a `file` or a `tool` are in the model's sight, by another way than an outcome.
+
+        `text` is what may fill those arguments that the plan has left open.
+        """
         self.origin = policy.worse(self.origin, origin)
+        self._heard.append(text)
 
     def plan(self, steps: Sequence[Planned], *, request: str = "") -> None:
         """What is going to be done, made from the user's words alone, before anything else was seen.
@@ -228,11 +233,16 @@ class Hands:
             ran = Ran(False, b"", str(err))
         took_ms = (time.monotonic() - began) * 1000
         outcome = _outcome(tool, json.loads(key), ran, reason, would, took_ms)
-        self.journal.end(self.run, number, outcome.status, outcome.text)
-        self.audit.add(
-            outcome.status, run=self.run, step=number, tool=tool.name, reason=ran.why, duration_ms=round(took_ms, 1)
-        )
-        self.origin = policy.worse(self.origin, outcome.origin)
+        took = round(took_ms, 1)
+        try:
+            self.journal.end(self.run, number, outcome.status, outcome.text)
+            self.audit.add(outcome.status, run=self.run, step=number, tool=tool.name, reason=ran.why, duration_ms=took)
+        except EdgeError as err:
+            raise EdgeError(
+                f"{tool.name} has ended ({outcome.status}), but that could not be written down: {err.message}",
+                hint="it was done: do not begin it again before you have looked",
+            ) from err
+        self.saw(outcome.origin, outcome.text)
         return outcome
 
     def _decide(self, tool: Tool, arguments: dict, would: str, *, planned: bool) -> tuple[Decision, str]:
@@ -258,13 +268,22 @@ class Hands:
         return Decision("deny", f"{question.reason}; the person said no")
 
     def _step(self, tool: Tool, arguments: dict) -> tuple[int, bool]:
-        """Which step this is, and whether the plan has it: each step of a plan stands for one call."""
+        """Which step this is, and whether the plan has it: each step of a plan stands for one call.
+
+        What the plan has left open is filled by what was heard since, and by nothing else.
+        """
         for number, step in sorted(self._plan.items()):
             fixed = {name: value for name, value in arguments.items() if name not in step.open}
             settled = schema.canonical(dict(step.arguments))
-            if number not in self._used and step.tool == tool.name and schema.canonical(fixed) == settled:
+            same = step.tool == tool.name and schema.canonical(fixed) == settled
+            if number not in self._used and same and all(self._was_heard(arguments.get(name)) for name in step.open):
                 return number, True
         return max((*self._before, *self._used, *self._plan, -1)) + 1, False
+
+    def _was_heard(self, value: Any) -> bool:
+        """Whether each line of a value stands in something that was heard."""
+        text = value if isinstance(value, str) else "" if value is None else schema.canonical(value)
+        return all(any(line.strip() in heard for heard in self._heard) for line in text.splitlines() if line.strip())
 
     def _known(self, tool: Tool, key: str, arguments: dict) -> Outcome | None:
         """What became of exactly this call before this process began, if it must not be repeated."""
@@ -276,7 +295,7 @@ class Hands:
             if step.state == "done":
                 self._used.add(number)
                 origin = "user" if tool.trusted else "tool"
-                self.origin = policy.worse(self.origin, origin)
+                self.saw(origin, step.text)
                 return Outcome(tool.name, arguments, "done", step.text, "it was done before the interruption", origin)
             if step.state == "unknown" and not tool.idempotent:
                 return self._doubtful(tool, arguments, number, key)

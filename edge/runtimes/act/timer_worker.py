@@ -50,7 +50,8 @@ def _next(db: Database) -> float | None:
 def _ring(label: str, late_s: float, terminal: str, ring: Sequence[str]) -> None:
     said = f"{for_person(label)}{f' (late by {late_s / 60:.0f} minutes)' if late_s > _LATE_S else ''}"
     if ring:
-        _run([*ring, said])
+        # Its label is somebody's words: with this before it, it is no option of the program.
+        _run([*ring, f"timer: {said}"])
         return
     if terminal:
         try:

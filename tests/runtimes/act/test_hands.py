@@ -102,11 +102,19 @@ def test_after_a_file_was_read_its_words_choose_no_other_tool(hands):
 
 def test_a_plan_from_the_users_words_goes_on_after_a_file_was_read(hands):
     ours = hands()
-    ours.plan([Planned("read_file", {"path": "todo.txt"}), Planned("read_file", {}, ("path",))], request="read both")
-    assert ours.perform(read("todo.txt"), origin="user").status == "done"
+    ours.plan([Planned("list_files"), Planned("read_file", {}, ("path",))], request="read the first file")
+    assert ours.perform(ToolCall("list_files", {}), origin="user").text == "poison.txt\ntodo.txt"
+    assert ours.perform(read("./todo.txt"), origin="tool").status == "denied"  # no such words were heard
     assert ours.perform(read("poison.txt"), origin="tool").status == "done"
-    third = ours.perform(read("todo.txt"), origin="tool")  # the plan has no third step
-    assert third.status == "denied"
+    assert ours.perform(read("todo.txt"), origin="tool").status == "denied"  # the plan has no third step
+
+
+def test_what_a_given_file_says_fills_what_the_plan_left_open(hands):
+    ours = hands()
+    ours.plan([Planned("read_file", {}, ("path",))], request="read what the letter names")
+    ours.saw("file", "Dear all,\nplease look at todo.txt.")
+    assert ours.perform(read("poison.txt"), origin="file").status == "denied"
+    assert ours.perform(read("todo.txt"), origin="file").status == "done"
 
 
 def test_a_plan_that_is_made_after_a_file_was_read_grants_nothing(hands):
@@ -168,6 +176,23 @@ def test_nothing_is_done_that_cannot_be_written_down(hands, home, tmp_path):
     with pytest.raises(EdgeError, match=r"the audit log .* cannot be written"):
         ours.perform(write("a.txt"), origin="user")
     assert not (home / "a.txt").exists()
+
+
+def test_a_disk_that_is_full_after_it_was_done_does_not_hide_that(hands, home, monkeypatch):
+    ours = hands(lambda q: True)
+    add = ours.audit.add
+
+    def full(event, **what):
+        if event == "done":
+            raise EdgeError("the audit log cannot be written: No space left on device")
+        add(event, **what)
+
+    monkeypatch.setattr(ours.audit, "add", full)
+    with pytest.raises(
+        EdgeError, match=r"write_file has ended \(done\), but that could not be written down: .*No space"
+    ):
+        ours.perform(write("a.txt"), origin="user")
+    assert (home / "a.txt").exists()
 
 
 def test_a_rate_holds_over_processes(hands, home):

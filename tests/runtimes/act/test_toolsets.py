@@ -224,7 +224,7 @@ def test_timers_ring_and_their_process_ends(tools, tmp_path):
         time.sleep(0.1)
     while time.monotonic() < ends and len((tmp_path / "rung").read_text().splitlines()) < 2:
         time.sleep(0.1)
-    assert (tmp_path / "rung").read_text() == "eggs\ntea; $(x)\n"
+    assert (tmp_path / "rung").read_text() == "timer: eggs\ntimer: tea; $(x)\n"
     assert call("list_timers").text == "no timer is set"
     assert call("cancel_timer", id=1).reason == "no timer 1 is set"
 
@@ -236,7 +236,7 @@ def test_a_timer_that_was_due_while_the_power_was_off_rings_late(tools, tmp_path
     ends = time.monotonic() + 20
     while time.monotonic() < ends and not (tmp_path / "rung").is_file():
         time.sleep(0.1)
-    assert re.fullmatch(r"tea \(late by (19|20) minutes\)\n", (tmp_path / "rung").read_text())
+    assert re.fullmatch(r"timer: tea \(late by (19|20) minutes\)\n", (tmp_path / "rung").read_text())
 
 
 def test_alarms_and_what_is_none(tools, monkeypatch):

@@ -64,7 +64,7 @@ def run(tool: Tool, arguments: Arguments, place: Place) -> Ran:
     if found is None or not os.path.isfile(found):
         raise ToolError(f"the program {argv[0]} is not installed here")
     return program.run(
-        [os.path.realpath(found), *argv[1:]], paths=tool.paths, network=tool.network, timeout_s=tool.timeout_s,
+        [os.path.abspath(found), *argv[1:]], paths=tool.paths, network=tool.network, timeout_s=tool.timeout_s,
         memory_bytes=tool.memory_bytes, output_bytes=tool.output_bytes, env=tool.run.env,
         stdin=canonical(dict(arguments)).encode() if tool.run.stdin else b"",
     )  # fmt: skip

@@ -167,7 +167,7 @@ def _whole(handle: int) -> bytes:
 def _walk(folder: Path) -> Iterator[str]:
     """Paths of files beneath `folder`; no link is followed, and no more than so many are looked at."""
     seen = 0
-    for at, folders, files in os.walk(folder):
+    for at, folders, files, _ in os.fwalk(folder):
         folders.sort()
         for name in sorted(files):
             seen += 1
