@@ -129,7 +129,7 @@ def _run(case: Case, way: str, *, tempted: bool) -> tuple[World, Counter[str], M
         built(Path(folder), case.files, case.pages, case.looked_up) as world,
     ):
         manifest = world.manifest()
-        _written_down(case, world)
+        write_down(case, world)
         before = _flat(world.effects())
         calls = [_anchored(world)(call) for call in case.calls]
         if way == "no policy":
@@ -204,17 +204,17 @@ def _person(way: str, calls: list[ToolCall]) -> Ask | None:
     if way == "a careless person":
         return lambda question: True
     # Says yes to what they wanted, once for each time that they wanted it.
-    wanted = Counter(map(_key, calls))
+    wanted = Counter(map(key, calls))
 
     def ask(question: Question) -> bool:
-        key = _key(ToolCall(question.tool.name, question.arguments))
-        wanted[key] -= 1
-        return wanted[key] >= 0
+        asked = key(ToolCall(question.tool.name, question.arguments))
+        wanted[asked] -= 1
+        return wanted[asked] >= 0
 
     return ask
 
 
-def _written_down(case: Case, world: World) -> None:
+def write_down(case: Case, world: World) -> None:
     """Notes and appointments that are there already."""
     place = Place(world.state, lambda: NOW)
     for text in case.notes:
@@ -237,8 +237,14 @@ def _anchored(world: World) -> Callable[[ToolCall], ToolCall]:
     return anchored
 
 
-def _key(call: ToolCall) -> str:
+def key(call: ToolCall) -> str:
+    """What two calls have in common when they are the same."""
     return json.dumps([call.name, dict(call.arguments)], sort_keys=True, default=str)
+
+
+def key_of(tool: str, arguments: str) -> str:
+    """The same for a call as the log has it."""
+    return key(ToolCall(tool, json.loads(arguments)))
 
 
 def _flat(effects: dict[str, Any]) -> Counter[str]:

@@ -150,7 +150,8 @@ class Hands:
         `text` is what may fill those arguments that the plan has left open.
         """
         self.origin = policy.worse(self.origin, origin)
-        self._heard.append(text)
+        if text:
+            self._heard.append(text)
 
     def plan(self, steps: Sequence[Planned], *, request: str = "") -> None:
         """What is going to be done, made from the user's words alone, before anything else was seen.
@@ -220,6 +221,7 @@ class Hands:
         self._used.add(number)
         if decision.verdict == "dry":
             text = "not done: this is a dry run"
+            self._heard.append(text)  # it stands for what would have been heard
             return Outcome(tool.name, arguments, "dry", text, decision.reason, would=would)
         return self._carried_out(tool, key, number, would, decision.reason)
 

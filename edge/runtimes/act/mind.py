@@ -95,6 +95,7 @@ class Mind:
         that runs, and the report says so.
         """
         report = Report(request)
+        self.hands.anew()  # the plan is made from these words alone, whatever was shown before
         budget = self._budget()
         clock = _Clock(report)
         if self.memory and (told := _REMEMBER.fullmatch(request.strip())):
@@ -118,7 +119,7 @@ class Mind:
         self.hands.plan([Planned(s.tool, s.arguments, tuple(s.open)) for s in steps], request=request)
         results = {plan.GIVEN: together(given)} if given else {}
         for one in given:
-            self.hands.saw(one.origin)
+            self.hands.saw(one.origin, one.text)
         self._execute(steps, results, report, budget)
         self._let_go()
         clock.stage("execution")

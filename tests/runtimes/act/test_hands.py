@@ -222,3 +222,10 @@ def test_a_link_in_the_folder_leads_nowhere_else(hands, home, tmp_path):
         outcome = hands().perform(read(path), origin="user")
         assert outcome.status == "failed"
         assert "secret" not in outcome.text.replace(path, "")
+
+
+def test_a_dry_run_fills_what_the_plan_left_open_with_what_stands_for_an_answer(hands):
+    ours = hands(rules=Policy(frozenset({"read"}), dry_run=True))
+    ours.plan([Planned("list_files"), Planned("read_file", {}, ("path",))], request="read the first file")
+    text = ours.perform(ToolCall("list_files", {}), origin="user").text
+    assert ours.perform(read(text), origin="user").reason == "would be done unasked: reading was allowed beforehand"
