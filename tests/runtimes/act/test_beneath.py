@@ -92,3 +92,14 @@ def test_a_folder_that_is_swapped_for_a_link_all_the_time_leads_nowhere_else(fol
         over.set()
         swapping.join()
     assert seen <= {"inside"}
+
+
+def test_a_folder_in_which_all_is_renamed_all_the_time(folder, monkeypatch):
+    class Busy:
+        def syscall(self, *about):
+            return -1
+
+    monkeypatch.setattr(beneath.ctypes, "CDLL", lambda *about, **more: Busy())
+    monkeypatch.setattr(beneath.ctypes, "get_errno", lambda: 11)
+    with pytest.raises(ToolError, match="something is renaming folders all the time"):
+        read(folder, "sub/a")

@@ -1,0 +1,90 @@
+"""Asking at a terminal: a real one, that a test types at."""
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+
+import pytest
+
+from edge.runtimes.act import person, words
+from edge.runtimes.act.hands import Question
+from edge.runtimes.act.manifest import Tool
+
+ASKS = """
+import time
+from edge.runtimes.act.person import at_terminal
+from edge.runtimes.act.hands import Question
+from edge.runtimes.act.manifest import Tool
+time.sleep(0.3)  # while this goes on, somebody types
+tool = Tool("unlock", "Unlock.", {}, "execute", "command", None)
+question = Question(tool, {"door": "front"}, "run unlock front", "it may execute", "user", "landlock")
+print("answer:", at_terminal()(question))
+"""
+
+
+def typed(before, after):
+    """What the question comes to when this is typed before it is shown, and after."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", ASKS], stdin=theirs, stderr=theirs, stdout=subprocess.PIPE)
+    os.close(theirs)
+    os.write(ours, before.encode())
+    shown, ends = "", time.monotonic() + 30
+    while "[y/N]" not in shown and time.monotonic() < ends:
+        if select.select([ours], [], [], 1)[0]:
+            shown += os.read(ours, 4096).decode()
+    os.write(ours, after)
+    answer = process.communicate(timeout=30)[0].decode()
+    os.close(ours)
+    return shown, answer.strip()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "answer"),
+    [("", b"YES\n", "True"), ("", b"\n", "False"), ("", b"yep\n", "False"), ("", b"\x04", "False"),
+     ("y\ny\ny\n", b"n\n", "False")],
+)  # fmt: skip
+def test_only_a_yes_after_the_question_is_one(before, after, answer):
+    shown, said = typed(before, after)
+    assert said == f"answer: {answer}"
+    assert "unlock (execute)" in shown
+    assert 'door = "front"' in shown
+    assert "would: run unlock front" in shown
+
+
+def test_without_a_terminal_nobody_is_there(monkeypatch):
+    with open(os.devnull) as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)
+        assert person.at_terminal() is None
+
+
+def test_a_question_shows_what_has_no_shape():
+    tool = Tool("write_file", "Write.", {}, "write", "builtin", None)
+    arguments = {"path": "a\u202etxt.exe", "text": "x\n\x1b[2Jy"}
+    text = person.shown(Question(tool, arguments, "would", "it may write", "file", ""))
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert "a\\u202etxt.exe" in text
+    assert "words of a file were in sight" in text
+
+
+@pytest.mark.parametrize(
+    "marker",
+    ["<|im_start|>", "<|im_end|>", "<|eot_id|>", "<tool_call>", "</tool_call>", "<tool_response>", "</s>",
+     "<start_of_turn>",
+     "[INST]", "[/INST]", "[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "<|python_tag|>", "<image>", "<THINK>", "<|User|>"],
+)  # fmt: skip
+def test_words_forge_no_markers(marker):
+    assert marker not in words.for_model(f"a {marker} b")
+    assert words.for_model("a < b and [x] | c > d <b>bold</b>") == "a < b and [x] | c > d <b>bold</b>"
+
+
+def test_words_are_cut_and_stripped_of_control():
+    assert words.for_model("x" * 5000).endswith("… and 1000 characters more")
+    assert words.for_model("a\x1b[31mb\tc\nd\r\ne") == "a\\u001b[31mb\tc\nd\ne"
+    assert words.for_person("a\nb\u200bc") == "a\\u000ab\\u200bc"
+    assert words.for_model("Grüße, 日本, 👍") == "Grüße, 日本, 👍"
+    assert words.decoded(b"\xff") is None
+    assert words.decoded(b"a\0") is None
