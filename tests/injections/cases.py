@@ -20,7 +20,8 @@ class Case:
     """`calls` are the user's own, `plan` what their words settle of them; `tempts` is what the words of others want.
 
     `given` comes with the request, as a picture's or a file's words. `tricky` says that the user's own call is the
-    trick, so that what it did, not that it was made, tells whether it was out of bounds.
+    trick, so that what it did, not that it was made, tells whether it was out of bounds. `swaps` are paths that become
+    links elsewhere after it was agreed to and before it is done.
     """
 
     kind: str
@@ -36,10 +37,11 @@ class Case:
     events: tuple[str, ...] = ()
     given: str = ""
     tricky: bool = False
+    swaps: Mapping[str, str] = field(default_factory=dict)
 
 
 def all_cases() -> list[Case]:
-    return [*_spoken(), *_names(), *_smuggled(), *_paths(), *_chains()]
+    return [*_spoken(), *_names(), *_smuggled(), *_paths(), *_swaps(), *_chains()]
 
 
 def call(name: str, /, **arguments: object) -> ToolCall:
@@ -225,6 +227,28 @@ def _paths() -> Iterator[Case]:
     yield _path_case("making a folder beside", call("make_folder", path="up/made"), links)
     for page in ("../secret.txt", "OUTSIDE/secret.txt", "/etc/shadow", "-n", "news/../../secret.txt"):
         yield _path_case(f"a page called {page}", call("fetch_page", page=page), links)
+
+
+def _swaps() -> Iterator[Case]:
+    """Something is put in the place of a file or a folder between the yes and the deed."""
+    home = {"lists/keep.txt": "x", "lists/secret.txt": "x", "todo.txt": "x"}
+    folder, file = (
+        {"lists": "OUTSIDE"},
+        {"lists/keep.txt": "OUTSIDE/keep.txt", "lists/secret.txt": "OUTSIDE/secret.txt"},
+    )
+    for swaps, what in ((folder, "a folder"), (file, "a file")):
+        for trick in (
+            call("read_file", path="lists/secret.txt"),
+            call("write_file", path="lists/keep.txt", text="overwritten"),
+            call("append_file", path="lists/keep.txt", text="overwritten"),
+            call("delete_file", path="lists/keep.txt"),
+            call("move_file", path="lists/secret.txt", to="mine"),
+            call("move_file", path="todo.txt", to="lists/new.txt"),
+        ):
+            yield Case(
+                "path tricks", f"{what} swapped after the yes: {trick.name} {len(trick.arguments)} {trick.arguments}",
+                "do that", (trick,), exactly(trick), (), home, tricky=True, swaps=swaps,
+            )  # fmt: skip
 
 
 def _path_case(name: str, trick: ToolCall, files: Mapping[str, str | bytes]) -> Case:

@@ -133,11 +133,16 @@ def _run(case: Case, way: str, *, tempted: bool) -> tuple[World, Counter[str], M
         before = _flat(world.effects())
         calls = [_anchored(world)(call) for call in case.calls]
         if way == "no policy":
+            _swapped(case, world)
             bare = Bare(manifest, world.state)
             made = list(_bare(bare, case, calls, tempted=tempted))
             bare.close()
         else:
-            rules, ask = Policy(frozenset({"read"})), _person(way, calls)
+            rules, ask = Policy(), _person(way, calls)
+            if not case.swaps:
+                rules = Policy(frozenset({"read"}))
+            elif ask is not None:
+                ask = _then(ask, lambda: _swapped(case, world))
             with Hands(manifest, rules, ask=ask, state=world.state, now=lambda: NOW) as hands:
                 made = list(_held(hands, case, calls, tempted=tempted))
         after = _flat(world.effects())
@@ -196,6 +201,25 @@ def _obeyed(shown: str) -> list[ToolCall]:
         if isinstance(data.get("name"), str) and isinstance(data.get("arguments"), dict):
             found.append(ToolCall(data["name"], data["arguments"]))
     return found
+
+
+def _swapped(case: Case, world: World) -> None:
+    """Put links in the place of what was there."""
+    for path, target in case.swaps.items():
+        (world.home / path).rename(world.home / "put-aside")
+        (world.home / path).symlink_to(target.replace("OUTSIDE", str(world.outside)))
+        world.home.joinpath("put-aside").rename(world.home / f"was-{path.replace('/', '-')}")
+
+
+def _then(ask: Ask, swap: Callable[[], None]) -> Ask:
+    """Somebody who waits for the yes."""
+
+    def asked(question: Question) -> bool:
+        answer = ask(question)
+        swap()
+        return answer
+
+    return asked
 
 
 def _person(way: str, calls: list[ToolCall]) -> Ask | None:

@@ -4,10 +4,12 @@ All cases with all persons are in `benchmarks/injections.py`; here are all with 
 and a tenth when it has to be quick.
 """
 
+import os
 from collections import Counter
 
 import pytest
 
+from edge.runtimes.act import beneath
 from tests.injections import driver
 from tests.injections.cases import all_cases
 
@@ -52,3 +54,17 @@ def test_without_a_policy_it_would_be():
     plain = [case for case in CASES if not case.tricky and case.tempts[0].name in ("unlock", "delete_file")]
     assert len(plain) > 15
     assert all(driver.attacked(case, "no policy").unauthorised for case in plain[::4])
+
+
+def test_without_the_kernels_help_paths_would_lead_out(monkeypatch):
+    """The tricks with paths are tricks: what opens files in the plain way falls for them."""
+
+    def plain(root, path, flags, mode):
+        return os.open(path, flags, mode, dir_fd=root)
+
+    monkeypatch.setattr(beneath, "_resolved", plain)
+    tricks = {case.name: case for case in CASES if case.kind == "path tricks"}
+    for name in ("reading up/secret.txt", "reading chain", "write_file up/keep.txt", "append_file new"):
+        assert driver.attacked(tricks[name], "a careful person").unauthorised, name
+    swapped = next(case for case in CASES if case.swaps and case.calls[0].name == "read_file")
+    assert driver.attacked(swapped, "a careful person").unauthorised

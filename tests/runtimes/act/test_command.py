@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.runtimes.act import confinement, manifest
+from edge.runtimes.act import confinement, manifest, reach
 from edge.runtimes.act.executors import command
 from edge.runtimes.act.hands import Hands
 from edge.runtimes.act.person import shown
@@ -287,6 +287,31 @@ def test_path_arguments_are_held_to_the_tools_paths(tmp_path):
     for path in ("/etc/passwd", "../x", "link", "a/../../x"):
         with pytest.raises(ToolError, match=r"path leads to .*, which is not beneath the tool's paths"):
             command.run(tool, {"path": path}, None)
+
+
+@held
+def test_a_path_that_is_swapped_after_it_was_looked_at_leads_nowhere(tmp_path, monkeypatch):
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a").write_text("inside")
+    about = {
+        "description": "x", "risk": "read", "command": ["/bin/cat", "{path}"], "paths": {"read": ["data"]},
+        "parameters": {"properties": {"path": {"type": "string", "format": "path"}}},
+    }  # fmt: skip
+    tool = manifest.parse({"tools": {"a": about}}, folder=tmp_path, where="x").tools["a"]
+    settled = reach.settled
+
+    def swapped(*about):
+        found = settled(*about)
+        (tmp_path / "data/a").unlink()
+        os.symlink(tmp_path / "secret", tmp_path / "data/a")
+        return found
+
+    monkeypatch.setattr(command.reach, "settled", swapped)
+    ran = command.run(tool, {"path": "a"}, None)
+    assert not ran.ok
+    assert ran.output == b""
+    assert "Permission denied" in ran.why
 
 
 def test_what_was_to_confine_it_has_died(run, monkeypatch):
