@@ -1,8 +1,7 @@
 """Runs one program within bounds, and leaves nothing of it behind: a program of its own, standard library only.
 
-Its arguments are JSON (argv, program, env, folder, memory_bytes, file_bytes, cpu_s, read, write, network, confine:
-"landlock" or "") and a file descriptor, on which it tells in one JSON object how the program ended
-(-1: on none).
+Its arguments are JSON (argv, parent, program, env, folder, memory_bytes, file_bytes, cpu_s, read, write, network,
+confine: "landlock" or "") and a file descriptor, on which it tells in one JSON object how the program ended (-1: none).
 """
 
 from __future__ import annotations
@@ -104,7 +103,7 @@ def _without_network(libc: ctypes.CDLL) -> None:
 
 def _start(libc: ctypes.CDLL, wanted: dict) -> None:
     """In the child: give up what is not needed, then become the program."""
-    libc.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    _end_with(libc, wanted["worker"], signal.SIGKILL)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)  # sudo and the like give nothing
@@ -125,6 +124,13 @@ def _start(libc: ctypes.CDLL, wanted: dict) -> None:
     if wanted["confine"] == "landlock":
         _landlock(libc, wanted)
     os.execve(wanted["argv"][0], wanted["argv"], wanted["env"])
+
+
+def _end_with(libc: ctypes.CDLL, parent: int, number: int) -> None:
+    """Get this signal when the parent ends; if it has ended already, end now."""
+    libc.prctl(_PDEATHSIG, number, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _children() -> list[int]:
@@ -160,7 +166,8 @@ def main() -> int:
     wanted, told = json.loads(sys.argv[1]), int(sys.argv[2])
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_SUBREAPER, 1, 0, 0, 0)
-    libc.prctl(_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    _end_with(libc, wanted["parent"], signal.SIGTERM)
+    wanted["worker"] = os.getpid()
     if told >= 0:
         os.set_inheritable(told, False)
     stop = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}

@@ -42,7 +42,7 @@ def launched(
     if how == "bubblewrap":
         argv = confinement.bubblewrapped(argv, read, write, network=network)
     wanted = {
-        "argv": list(argv), "program": argv[0], "env": {**ENVIRONMENT, **(env or {})},
+        "argv": list(argv), "parent": os.getpid(), "program": argv[0], "env": {**ENVIRONMENT, **(env or {})},
         "folder": folder or next((path for path in (*write, *read) if Path(path).is_dir()), "/"),
         "memory_bytes": memory_bytes, "file_bytes": _FILE_BYTES, "cpu_s": cpu_s,
         "read": read, "write": write, "network": network, "confine": how if how == "landlock" else "",

@@ -106,14 +106,15 @@ def alive(pid):
     return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def children():
+def children(own=True):
+    """What runs, without (or with) what confines it."""
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             found.append(Path(f"/proc/{pid}/cmdline").read_text())
         except OSError:
             continue
-    return [line for line in found if "confined_worker" not in line]
+    return [line for line in found if not own or "confined_worker" not in line]
 
 
 def test_one_that_crashes_says_how(run):
@@ -322,20 +323,38 @@ def test_what_was_to_confine_it_has_died(run, monkeypatch):
     assert run("print(1)").reason == "it could not be started: what was to confine it has died"
 
 
+@pytest.mark.parametrize("after_s", [0.0, 0.05, 0.1, 0.2])
+def test_it_ends_with_a_process_that_ends_while_it_starts(after_s):
+    code = (
+        "from edge.runtimes.act import program\nfrom edge.runtimes.act.manifest import Paths\nprint('go', flush=True)\n"
+    )
+    code += "program.run(['/bin/sleep', '63.1'], paths=Paths(), network=False, timeout_s=60, memory_bytes=1 << 30, "
+    ours = subprocess.Popen([sys.executable, "-c", code + "output_bytes=10)"], stdout=subprocess.PIPE)
+    ours.stdout.readline()
+    time.sleep(after_s)
+    ours.kill()
+    ours.wait()
+    ours.stdout.close()
+    ends = time.monotonic() + 20
+    time.sleep(1)
+    while any("sleep\x0063.1" in line for line in children(own=False)) and time.monotonic() < ends:
+        time.sleep(0.05)
+    assert not [line for line in children(own=False) if "63.1" in line]
+
+
 def test_it_ends_with_the_process_that_started_it(tmp_path):
     code = """
-        import os
-        from edge.runtimes.act import manifest, program
+        from edge.runtimes.act import program
         from edge.runtimes.act.manifest import Paths
         program.run(["/bin/sleep", "61.7"], paths=Paths(), network=False, timeout_s=60, memory_bytes=1 << 30,
                     output_bytes=10)
     """
     ours = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)])
     ends = time.monotonic() + 20
-    while not any("61.7" in line for line in children()) and time.monotonic() < ends:
+    while not any("sleep\x0061.7" in line for line in children()) and time.monotonic() < ends:
         time.sleep(0.05)
     ours.send_signal(signal.SIGKILL)
     ours.wait()
-    while any("61.7" in line for line in children()) and time.monotonic() < ends:
+    while any("sleep\x0061.7" in line for line in children()) and time.monotonic() < ends:
         time.sleep(0.05)
-    assert not [line for line in children() if "61.7" in line]
+    assert not [line for line in children() if "sleep\x0061.7" in line]
