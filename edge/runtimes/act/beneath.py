@@ -51,7 +51,7 @@ def _resolved(root: int, path: str, flags: int, mode: int) -> int:
     how = struct.pack("QQQ", flags, mode if flags & os.O_CREAT else 0, _BENEATH | _NO_MAGICLINKS)
     libc = ctypes.CDLL(None, use_errno=True)
     for _ in range(_TRIES):
-        found = libc.syscall(_OPENAT2, root, os.fsencode(path), how, len(how))
+        found = libc.syscall(_OPENAT2, root, os.fsencode(path), how, ctypes.c_size_t(len(how)))
         if found >= 0:
             return found
         code = ctypes.get_errno()

@@ -312,6 +312,7 @@ class Hands:
             if self._asked(question).verdict == "allow":
                 self._used.add(number)
                 return None
+            self.journal.end(self.run, number, "unknown", "")  # they know now, and need not be told again
         self.audit.add("unknown", run=self.run, step=number, tool=tool.name, arguments=key, reason=reason)
         return Outcome(tool.name, arguments, "unknown", f"not done again: {reason}", reason)
 

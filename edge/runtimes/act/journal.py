@@ -58,10 +58,10 @@ class Journal:
         return row and row[0]
 
     def unfinished(self) -> list[str]:
-        """Runs with a step that was planned, begun or lost, the oldest first."""
+        """Runs that were interrupted, the oldest first: with a step that is still to be done, or has never ended."""
         rows = self._db.execute(
             "SELECT DISTINCT runs.id FROM runs JOIN steps ON steps.run = runs.id "
-            "WHERE steps.state IN ('planned', 'begun', 'unknown') ORDER BY runs.started"
+            "WHERE steps.state IN ('planned', 'begun') ORDER BY runs.started"
         )
         return [row[0] for row in rows]
 

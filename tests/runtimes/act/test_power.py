@@ -96,6 +96,7 @@ def test_what_was_done_is_not_repeated_and_what_is_unknown_only_on_a_yes(home, t
         assert "may have been done already" in second.text
         assert third.status == "done"
         assert [step.state for step in hands.journal.steps("r")] == ["done", "unknown", "done"]
+        assert hands.journal.unfinished() == []
     assert (home / "log.txt").read_text() == "one\nthree\n"
     assert (home / "began").read_text() == "x"
     assert [q.tool.name for q in asked] == ["slow", "append_file"]
@@ -105,6 +106,7 @@ def test_with_nobody_there_what_is_unknown_stays_so(home, tmp_path):
     begin(home, tmp_path)
     with again(home, tmp_path, ask=None) as hands:
         assert hands.perform(calls()[1], origin="user").status == "unknown"
+        assert hands.journal.unfinished() == ["r"]
     assert (home / "began").read_text() == "x"
 
 
