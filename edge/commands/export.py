@@ -15,6 +15,7 @@ examples:
   edge export ./my-model --quant 8bit --json
   edge export smollm2 --format tflite --quant 8bit --also litertlm
   edge export smollm2-moe --format onnx --experts keep=3
+  edge export smollm2 --distill english-chat --quant 8bit
   edge export ./my-model --format onnx --exporter optimum
 """
 
@@ -23,7 +24,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from edge.find import names
 
@@ -63,6 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_kept,
         help="leave out all but the N experts of each layer that are used most",
     )
+    parser.add_argument(
+        "--distill", metavar="R", help="make a smaller student first, by a recipe: a TOML file, or english-chat, half"
+    )
     parser.add_argument("--no-calibration", action="store_true", help="quantize without looking at any text")
     parser.add_argument("--held-out", type=Path, metavar="FILE", help="text to judge by (default: our own)")
     parser.add_argument("--time-limit", type=float, metavar="MIN", help="refuse what will take longer than this")
@@ -101,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
             calibrate=not args.no_calibration,
             name=args.name,
             keep_experts=args.experts,
+            distill=args.distill,
             exporter=args.exporter,
             replace_existing=args.replace,
             time_limit_s=None if args.time_limit is None else 60 * args.time_limit,
@@ -111,6 +118,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for one in done:
         if sys.stdout.isatty():
+            print(_of_student(one.bundle.quality), end="")
             print(f"\n{one.verdict.table()}" if one.verdict else "\nunproven: exported with --no-gate")
             print(f"{one.folder}  {one.bundle.size_bytes / 1e6:.1f} MB")
         else:
@@ -118,6 +126,15 @@ def run(args: argparse.Namespace) -> int:
     if sys.stdout.isatty():
         print(f"\ntalk to it:  edge chat {done[0].folder}")
     return 0
+
+
+def _of_student(quality: Mapping[str, Any] | None) -> str:
+    """How far a student is from its teacher: the gate compared with the student."""
+    if not quality or "distilled" not in quality:
+        return ""
+    from edge.export.distill.run import rows
+
+    return "\n" + "".join(f"{name:<32}{value}\n" for name, value in rows(quality["distilled"]))
 
 
 def _plan(args: argparse.Namespace, formats: tuple[str, ...]) -> int:

@@ -16,19 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import UsageError
-from edge.export import cache, expert_use, experts
+from edge.export import cache, distance, expert_use, experts, sharded
 from edge.export.calibrate import Calibration, activation_statistics
 from edge.export.checkpoint import Checkpoint
 from edge.export.experts import Layer
-from edge.export.gate import logits
-from edge.export.reference import load_model
 from edge.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
 
-_SHARD_BYTES = 2 << 30
-_POSITIONS = 2_000
 _RECORD = "experts_kept.json"
 
 
@@ -81,7 +77,7 @@ def pruned(
         kept = choose(use, keep)
         with cache.building("checkpoints", key) as work:
             progress.start(f"leaving out all but {keep} experts of each layer")
-            _write(checkpoint, kept, keep, work)
+            write(checkpoint, kept, keep, work)
             total = sum(float(u[1].sum()) for u in use.values())
             record = {
                 "keep": keep,
@@ -105,64 +101,17 @@ def _opened(made: Checkpoint) -> dict[str, Any]:
 
 
 def _cost(whole: Checkpoint, part: Checkpoint, held_out: Calibration, progress: Progress) -> dict[str, Any]:
-    """How far the pruned model is from the whole one, both in PyTorch, on text that nothing was chosen by."""
-    progress.start("measuring what the experts were worth", _POSITIONS)
-    found = logits.compare(
-        _logits(whole),
-        _logits(part),
-        held_out.windows,
-        vocab_size=int(whole.config["vocab_size"]),
-        at_least=_POSITIONS,
-        advance=progress.advance,
-    )
-    names = ("positions", "mean_kld", "kld_low", "kld_high", "same_top1", "perplexity_source", "perplexity_export")
-    return {name: getattr(found, name) for name in names}
+    """How far the pruned model is from the whole one on text that nothing was chosen by."""
+    progress.start("measuring what the experts were worth", distance.POSITIONS)
+    return distance.between(whole, part, held_out, progress)
 
 
-def _logits(checkpoint: Checkpoint) -> logits.Logits:
-    import torch
-
-    model = load_model(checkpoint)
-
-    def run(window: Any) -> np.ndarray:
-        with torch.inference_mode():
-            out: np.ndarray = model(torch.tensor([list(window)]), use_cache=False).logits[0].numpy()
-        return out
-
-    return run
-
-
-def _write(checkpoint: Checkpoint, kept: Mapping[int, list[int]], keep: int, work: Path) -> None:
+def write(checkpoint: Checkpoint, kept: Mapping[int, list[int]], keep: int, work: Path) -> None:
     """The folder of the pruned checkpoint; weights keep their types, one shard in memory at a time."""
-    from safetensors.torch import save_file
-
-    for path in checkpoint.folder.iterdir():
-        if path.suffix in (".json", ".jinja", ".model", ".txt") and not path.name.endswith(".index.json"):
-            (work / path.name).write_bytes(path.read_bytes())
+    sharded.copy_side_files(checkpoint.folder, work)
     config = dict(checkpoint.config)
     config |= {name: keep for name in ("num_local_experts", "num_experts") if name in config}
-    (work / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    batch: dict[str, Any] = {}
-    weight_map: dict[str, str] = {}
-    size = shard = 0
-
-    def flush() -> None:
-        nonlocal batch, size, shard
-        shard += 1
-        name = f"model-{shard:05}.safetensors"
-        save_file(batch, work / name, metadata={"format": "pt"})
-        weight_map.update(dict.fromkeys(batch, name))
-        batch, size = {}, 0
-
-    for name, tensor in _tensors(checkpoint, kept):
-        n_bytes = tensor.numel() * tensor.element_size()
-        if batch and size + n_bytes > _SHARD_BYTES:
-            flush()
-        batch[name] = tensor.contiguous()
-        size += n_bytes
-    flush()
-    index = {"metadata": {}, "weight_map": weight_map}
-    (work / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+    sharded.save(_tensors(checkpoint, kept), config, work)
 
 
 def _tensors(checkpoint: Checkpoint, kept: Mapping[int, list[int]]) -> Iterator[tuple[str, Any]]:

@@ -1,6 +1,6 @@
 """The order of the steps from a source to proven bundles, and nothing else.
 
-    open -> preflight -> convert -> quantize -> (join with the vision part) -> pack -> verify -> publish
+    open -> (distill) -> preflight -> convert -> quantize -> (join with the vision part) -> pack -> verify -> publish
 
 Converting and quantizing are kept in the cache under a hash of everything they depend on, so
 that an export that was stopped goes on where it was, and a second one takes seconds.
@@ -85,7 +85,7 @@ class _Order:
     or_better: bool
     replace_existing: bool
     also: tuple[ModuleType, ...]
-    pruned: dict[str, Any] | None
+    made: dict[str, Any]
     exporter: str | None
 
 
@@ -103,6 +103,7 @@ def export(
     held_out: Path | None = None,
     calibrate: bool = True,
     keep_experts: int | None = None,
+    distill: str | Path | None = None,
     name: str | None = None,
     exporter: str | None = None,
     replace_existing: bool = False,
@@ -118,7 +119,9 @@ def export(
     followed by the next larger one until one passes. `exporter` is who writes the ONNX graph ("mobius",
     "optimum"). `also` names single files of other programs
     to put beside the model ("litertlm"). `keep_experts` leaves all but so many experts of each layer
-    out, those that calibration uses least. `gate=False` marks the bundles as unproven.
+    out, those that calibration uses least. `distill` is a recipe, by which a smaller student is made first: a TOML file
+    or the name of one that ships; bundles are then compared with the student, and say how far that is from its
+    teacher. `gate=False` marks the bundles as unproven.
 
     Every bundle that passes is published even when another fails. Raises `UsageError` for a
     request that makes no sense, `InputError` for damaged input, `EdgeError` when memory or
@@ -134,8 +137,15 @@ def export(
     jobs = [_job(format_name, quantization) for format_name in _unique(formats)]
     packings = _packings(also, jobs)
     _check_exporter(exporter, jobs)
+    recipe = _recipe(distill, keep_experts)
     progress.start(f"opening {source}")
     checkpoint = open_source(source, progress=progress)
+    made: dict[str, Any] = {}
+    if recipe is not None:
+        from edge.export.distill.run import distill as make_student
+
+        student = make_student(checkpoint, recipe, progress)
+        checkpoint, made = student.student, {"distilled": student.record}
     jobs = [_job(job.format, quantization, checkpoint.family) for job in jobs]
     name = _name(name or checkpoint.name + (f"-{keep_experts}-experts" if keep_experts else ""))
     sight = _sight(checkpoint)
@@ -152,10 +162,9 @@ def export(
     for job in jobs if calibrate else ():
         _refuse_calibration(checkpoint, job)
     texts = _texts(checkpoint, calibration, held_out, calibrate)
-    pruned = None
     if keep_experts is not None:
-        checkpoint, pruned = _with_fewer_experts(checkpoint, keep_experts, texts, progress)
-        text = checkpoint
+        checkpoint, fewer = _with_fewer_experts(checkpoint, keep_experts, texts, progress)
+        text, made = checkpoint, {"experts_kept": fewer}
     order = _Order(
         checkpoint=checkpoint,
         text=text,
@@ -168,7 +177,7 @@ def export(
         or_better=or_better,
         replace_existing=replace_existing,
         also=packings,
-        pruned=pruned,
+        made=made,
         exporter=exporter,
     )
     done: list[Exported] = []
@@ -198,6 +207,20 @@ def estimate(
     checkpoint = open_source(source)
     jobs = [_job(format_name, quantization, checkpoint.family) for format_name in _unique(formats)]
     return _need(checkpoint, jobs, gate, calibrate)
+
+
+def _recipe(distill: str | Path | None, keep_experts: int | None) -> Any:
+    """The recipe, read before anything is opened: it may be wrong."""
+    if distill is None:
+        return None
+    if keep_experts is not None:
+        raise UsageError(
+            "--experts and --distill both make another model of the source",
+            hint="put [student.experts] keep = N into the recipe",
+        )
+    from edge.export.distill import recipe
+
+    return recipe.read(distill)
 
 
 def _need(checkpoint: Checkpoint, jobs: Sequence[_Job], gate: bool, calibrate: bool) -> Need:
@@ -238,8 +261,8 @@ def _one(job: _Job, order: _Order, progress: Progress) -> Exported:
                     packing.write(folder, draft, order.checkpoint.config)
                     draft = replace(draft, files=bundle.list_files(folder))
             verdict = _verify(folder, draft, artifact, order, progress) if order.gate else None
-            if verdict is not None and order.pruned is not None:
-                verdict = replace(verdict, record={**verdict.record, "experts_kept": order.pruned})
+            if verdict is not None and order.made:
+                verdict = replace(verdict, record={**verdict.record, **order.made})
             if verdict is None or verdict.passed:
                 proven = draft if verdict is None else _proven(draft, verdict)
                 bundle.write(proven, folder)

@@ -74,7 +74,7 @@ def test_what_stays_computes_as_if_the_others_could_not_be_chosen(tiny_moe, tmp_
 
     checkpoint: Checkpoint = tiny_moe(model_type)
     kept = {0: [0, 2, 3], 1: [1, 2, 3]}
-    keep_experts._write(checkpoint, kept, 3, tmp_path)
+    keep_experts.write(checkpoint, kept, 3, tmp_path)
     model, part = load_model(checkpoint), load_model(open_folder(tmp_path))
 
     def without(layer: int, module, inputs, output):

@@ -1,0 +1,321 @@
+"""The order of the steps from a teacher to a student.
+
+    cut the vocabulary -> collect the text -> cut the rest -> ask the teacher -> train -> measure the distance
+
+What is finished is kept in the cache under a hash of all it depends on. The student is a Hugging Face folder of its
+own; what it cost stands beside it in `distilled.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edge.errors import UsageError, require
+from edge.export import cache, calibrate, distance, sharded
+from edge.export.calibrate import Calibration
+from edge.export.checkpoint import Checkpoint
+from edge.export.distill import texts
+from edge.export.distill.given import Given
+from edge.export.distill.recipe import LOSSES, STUDENTS, Recipe, Step
+from edge.export.sources.folder import open_folder
+from edge.find import load
+from edge.progress import Progress, Silent
+from edge.runtimes.chat_template import ChatTemplate
+from edge.runtimes.tokenizer import Tokenizer
+
+RECORD = "distilled.json"
+_SAMPLE_TOKENS = 6_000
+_HELD_TOKENS = 2_000
+_FOREIGN = 4.0  # times the perplexity of English chat, above which the teacher hardly knows the text
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A student, and the record of how it was made and how far it is from its teacher."""
+
+    student: Checkpoint
+    record: dict[str, Any]
+
+    def table(self) -> str:
+        """What was cut and what it costs, as aligned text."""
+        return "\n".join(f"{name:<32}{value}" for name, value in rows(self.record))
+
+
+def rows(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """The record in words, a name and a value each."""
+    found = []
+    for step in record["steps"]:
+        if step["kind"] == "vocabulary":
+            found.append(("tokens of the vocabulary", f"{step['tokens']:,} of {step['of']:,}"))
+            pair = f"{step['perplexity_source']:.2f} becomes {step['perplexity_export']:.2f}"
+            found.append(("perplexity of held-out text", f"{pair}, for each token of the whole vocabulary"))
+        elif step["kind"] == "depth":
+            found.append(("layers", f"{step['layers']} of {step['of']}"))
+        else:
+            found.append(("student", step["kind"]))
+    if "parameters" in record:
+        parts = record["parameters"]
+        share = parts["student"] / parts["teacher"]
+        found.append(("parameters", f"{parts['student']:,}, {share:.0%} of its teacher's"))
+    if learned := record.get("training"):
+        found.append(("learned from", f"{learned['tokens']:,} tokens in {learned['steps']:,} steps"))
+        found.append(("nats from its teacher", f"{learned['before']:.3f} before, {learned['best']:.3f} at best"))
+    if apart := record.get("distance"):
+        found.append(
+            ("mean KLD to its teacher", f"{apart['mean_kld']:.3f} nats, {apart['same_top1']:.1%} the same top token")
+        )
+        pair = f"{apart['perplexity_source']:.2f} becomes {apart['perplexity_export']:.2f}"
+        found.append(("perplexity of held-out text", pair))
+    return found
+
+
+def distill(teacher: Checkpoint, recipe: Recipe, progress: Progress | None = None) -> Distilled:
+    """The student of `recipe`, from the cache or made now; a run that was stopped goes on where it was.
+
+    Raises `UsageError` for a recipe that does not fit the teacher, `InputError` for damaged text, and `EdgeError`
+    when the disk has no room or the loss stays no number.
+    """
+    progress = progress or Silent()
+    require("torch", extra="distill", purpose="making a student")
+    if recipe.train is not None:
+        require("accelerate", extra="distill", purpose="training a student")
+    _check(teacher, recipe)
+    with _first():
+        folder = _made(teacher, recipe, progress)
+    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    made = open_folder(folder)
+    identity = {**made.identity, f"teacher: {teacher.name}": teacher.id, "recipe": recipe.id}
+    student = replace(made, name=f"{teacher.name}-{recipe.name}", identity=identity, licence=teacher.licence)
+    return Distilled(student, record)
+
+
+def _check(teacher: Checkpoint, recipe: Recipe) -> None:
+    """What can be said before any work."""
+    if teacher.family == "vlm":
+        raise UsageError(f"{teacher.name} sees; students are made of models of text only")
+    learns = [step.kind for step in recipe.steps if load(STUDENTS, step.kind).LEARNS]
+    late = [s.kind for s in recipe.steps[len(recipe.steps) - len(learns) :] if s.kind not in learns]
+    if late:
+        raise UsageError(f"[student.{late[0]}] must come before [student.{learns[0]}] in the recipe")
+    if recipe.train is not None and not learns:
+        raise UsageError(
+            f"[student.{recipe.steps[0].kind}] has nothing to learn from its teacher", hint="leave out [train]"
+        )
+    if any(load(LOSSES, one.kind).WANTS == "hidden" for one in recipe.losses) and learns != ["depth"]:
+        raise UsageError(
+            "[loss.hidden] compares layer with layer, so it needs [student.depth] and no other that learns"
+        )
+
+
+@contextmanager
+def _first() -> Iterator[None]:
+    """Of several processes that `accelerate launch` started, the first does what is not shared, the others wait."""
+    import os
+
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    from accelerate import PartialState
+
+    with PartialState().main_process_first():
+        yield
+
+
+def _made(teacher: Checkpoint, recipe: Recipe, progress: Progress) -> Path:
+    code = cache.code_of(__name__)
+    files = [_below(recipe, name) for name in (*recipe.text.files, recipe.text.held_out) if name]
+    for path in files:
+        if not path.is_file():
+            raise UsageError(f"there is no text file {path}", hint="names under [text] are below the recipe's folder")
+    key = cache.key(
+        teacher=teacher.id,
+        recipe=recipe.id,
+        text=[cache.hash_of(path) for path in files],
+        code=[code, *(cache.code_of(f"{STUDENTS}.{step.kind.replace('-', '_')}") for step in recipe.steps)],
+    )
+    if (found := cache.find("students", key)) is not None:
+        return found
+    work = cache.root() / "distilling" / key
+    work.mkdir(parents=True, exist_ok=True)
+    record: dict[str, Any] = {"recipe": recipe.id, "teacher": teacher.name, "steps": []}
+    learning = [step for step in recipe.steps if load(STUDENTS, step.kind).LEARNS]
+    for n, step in enumerate(s for s in recipe.steps if s not in learning):
+        given = _given(teacher, recipe, None if not recipe.text.files else _text(teacher, recipe))
+        teacher = _step(teacher, step, given, work / f"teacher-{n}", record, progress)
+    student = teacher
+    if learning:
+        student = _learned(teacher, learning, recipe, work, record, progress)
+    with cache.building("students", key) as folder:
+        for path in sorted(student.folder.iterdir()):
+            if path.is_file():
+                (folder / path.name).write_bytes(path.read_bytes())
+        (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return cache.root() / "students" / key
+
+
+def _learned(
+    teacher: Checkpoint, steps: Sequence[Step], recipe: Recipe, work: Path, record: dict[str, Any], progress: Progress
+) -> Checkpoint:
+    """What is cut and, if the recipe says so, trained; the record gets its distance to its teacher."""
+    given = _given(teacher, recipe, _text(teacher, recipe) if recipe.text.files else None)
+    text = given.text
+    if text is not None:
+        record["text"] = {"source": text.source, "tokens": text.n_tokens}
+        _warn_foreign(teacher, text, given.held_out, recipe, record, progress)
+    elif recipe.train is not None:
+        text = _own_words(teacher, recipe, given.held_out, work, progress)
+        record["text"] = {"source": text.source, "tokens": text.n_tokens}
+        given = replace(given, sample=_sample(text))
+    student = teacher
+    for n, step in enumerate(steps):
+        student = _step(student, step, given, work / f"student-{n}", record, progress)
+    if student.n_parameters >= teacher.n_parameters:
+        raise UsageError(
+            f"the student has {student.n_parameters:,} parameters and its teacher {teacher.n_parameters:,}",
+            hint="a student is smaller than its teacher",
+        )
+    record["parameters"] = {"student": student.n_parameters, "teacher": teacher.n_parameters}
+    if recipe.train is not None:
+        assert text is not None
+        student = _trained(teacher, student, text, given.held_out, recipe, work, record, progress)
+    progress.start("measuring how far the student is from its teacher", distance.POSITIONS)
+    record["distance"] = distance.between(teacher, student, given.held_out, progress)
+    return student
+
+
+def _trained(
+    teacher: Checkpoint, student: Checkpoint, text: Calibration, held_out: Calibration, recipe: Recipe, work: Path,
+    record: dict[str, Any], progress: Progress,
+) -> Checkpoint:  # fmt: skip
+    from edge.export.reference import library
+
+    library()  # silent before anything else of its kind is imported
+    from edge.export.distill import asking, train
+
+    assert recipe.train is not None
+    if not text.windows:
+        raise UsageError(f"{text.source} holds no text to learn from", hint="give more under [text]")
+    store = asking.ask(teacher, text.windows, work / "answers", recipe.train.top_k, progress)
+    held = asking.ask(
+        teacher, texts.up_to(held_out.windows, _HELD_TOKENS), work / "held-out", recipe.train.top_k, progress
+    )
+    kept = next((row["kept"] for row in reversed(record["steps"]) if row["kind"] == "depth"), ())
+    found = train.train(student, store, held, recipe.losses, recipe.train, work, progress, teacher=teacher, layers=kept)
+    record["training"] = {**vars(found), "answers_bytes": store.n_bytes, "answers_tokens": store.n_tokens}
+    return _with_weights(student, work / "best", work / "trained")
+
+
+def _with_weights(student: Checkpoint, best: Path, folder: Path) -> Checkpoint:
+    """The student's folder with the weights that were learned, under its own names and no others."""
+    import shutil
+
+    import torch
+    from safetensors import safe_open
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    sharded.copy_side_files(student.folder, folder)
+    learned = open_folder_tensors(best)
+
+    def tensors() -> Iterator[tuple[str, Any]]:
+        for name in student.tensors:
+            with safe_open(best / learned[name], framework="pt") as file:
+                yield name, file.get_tensor(name).to(torch.float32)
+
+    sharded.save(tensors(), {**student.config, "torch_dtype": "float32"}, folder)
+    return open_folder(folder)
+
+
+def open_folder_tensors(folder: Path) -> dict[str, str]:
+    """The file that each tensor below `folder` is in."""
+    from edge.readers import safetensors
+
+    return {
+        name: path.name
+        for path in sorted(folder.glob("*.safetensors"))
+        for name in safetensors.read_header(path).tensors
+    }
+
+
+def _step(
+    checkpoint: Checkpoint, step: Step, given: Given, folder: Path, record: dict[str, Any], progress: Progress
+) -> Checkpoint:
+    """One kind of student, made once: its folder gets its record when it is whole."""
+    done = folder / RECORD
+    if not done.is_file():
+        import shutil
+
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        row = load(STUDENTS, step.kind).make(checkpoint, step.options, given, folder, progress)
+        done.write_text(json.dumps({"kind": step.kind, **row}), encoding="utf-8")
+    record["steps"].append(json.loads(done.read_text(encoding="utf-8")))
+    return replace(open_folder(folder), name=checkpoint.name, licence=checkpoint.licence)
+
+
+def _below(recipe: Recipe, name: str) -> Path:
+    return (recipe.folder / Path(name).expanduser()).resolve()
+
+
+def _text(checkpoint: Checkpoint, recipe: Recipe) -> Calibration:
+    """The user's own text in the ids of the checkpoint, as much as was asked for."""
+    tokenizer, template = Tokenizer.load(checkpoint.folder), ChatTemplate.load(checkpoint.folder)
+    found = [calibrate.from_file(_below(recipe, name), tokenizer, template) for name in recipe.text.files]
+    windows = tuple(w for one in found for w in one.windows)
+    return texts.of_windows(texts.up_to(windows, recipe.text.tokens), ", ".join(one.source for one in found))
+
+
+def _given(checkpoint: Checkpoint, recipe: Recipe, text: Calibration | None) -> Given:
+    tokenizer, template = Tokenizer.load(checkpoint.folder), ChatTemplate.load(checkpoint.folder)
+    held = (
+        calibrate.from_file(_below(recipe, recipe.text.held_out), tokenizer, template)
+        if recipe.text.held_out
+        else calibrate.held_out(tokenizer, template)
+    )
+    if text is not None:
+        calibrate.check_disjoint(text, held)
+    sample = _sample(text) if text is not None else calibrate.default_calibration(tokenizer, template)
+    return Given(text=text, sample=sample, held_out=held, folder=recipe.folder)
+
+
+def _own_words(
+    teacher: Checkpoint, recipe: Recipe, held_out: Calibration, work: Path, progress: Progress
+) -> Calibration:
+    from edge.export.distill import own_words
+
+    written = own_words.write(
+        teacher, work / "own_words.jsonl", n_tokens=recipe.text.tokens, seed=recipe.text.seed, progress=progress
+    )
+    windows = tuple(tuple(text[: calibrate.WINDOW]) for text in written if len(text) > 1)
+    return texts.without(texts.of_windows(windows, f"what {teacher.name} wrote itself"), held_out)
+
+
+def _sample(text: Calibration) -> Calibration:
+    return texts.of_windows(texts.up_to(text.windows, _SAMPLE_TOKENS), text.source)
+
+
+def _warn_foreign(
+    teacher: Checkpoint, text: Calibration, held_out: Calibration, recipe: Recipe, record: dict[str, Any],
+    progress: Progress,
+) -> None:  # fmt: skip
+    """Say it when the teacher itself hardly understands the text: another language, or a kind it was not made for."""
+    import math
+
+    tokenizer, template = Tokenizer.load(teacher.folder), ChatTemplate.load(teacher.folder)
+    usual = held_out if not recipe.text.held_out else calibrate.held_out(tokenizer, template)
+    found = []
+    for one in (text, usual):
+        windows = texts.up_to([w for w in one.windows if len(w) > 1], 1_500)
+        found.append(math.exp(distance.loss(teacher, windows, progress) / sum(len(w) - 1 for w in windows)))
+    record["text"]["perplexity"], record["text"]["perplexity_of_english_chat"] = found
+    if found[0] > _FOREIGN * found[1]:
+        record["warning"] = (
+            f"{teacher.name} hardly understands {text.source}: a perplexity of {found[0]:.0f}, where English chat has "
+            f"{found[1]:.0f}; a student learns nothing from a teacher about a language it does not speak"
+        )
+        progress.say(f"note: {record['warning']}")

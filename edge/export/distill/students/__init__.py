@@ -1,0 +1,6 @@
+"""Kinds of students: one file is one way to make a checkpoint smaller.
+
+A file has `Options`, a frozen dataclass of what its table in a recipe may say; `LEARNS`, whether what it makes has
+something to learn from its teacher; and `make(checkpoint, options, given, folder, progress) -> record`, which writes a
+Hugging Face folder and says what was done.
+"""
