@@ -71,7 +71,7 @@ def test_a_full_memory_loses_nothing(memory, tmp_path):
 
 
 def test_a_damaged_memory_is_left_as_it_is(memory, tmp_path):
-    for n in range(200):
+    for n in range(20):
         memory.remember(f"{n} words of all kinds {n * 7}")
     memory.close()
     path = tmp_path / "memory.db"
