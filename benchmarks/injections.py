@@ -56,7 +56,9 @@ def main() -> int:
     claims = _claims(done, len(cases))
     if args.bundle:
         claims += _with_model(done, args.bundle, [case for case in cases if not case.tricky][:: args.model_every])
-    return race.keep("injections", done, race.judge(done, claims))
+    bundle = ["--bundle", args.bundle.name, "--model-every", str(args.model_every)] if args.bundle else []
+    words = [*(["--every", str(args.every)] if args.every > 1 else []), *bundle]
+    return race.keep("injections", done, race.judge(done, claims), words)
 
 
 def _with_model(done: Race, bundle: Path, cases: list[Case]) -> list[Claim]:

@@ -1,5 +1,6 @@
 """The guide's manifests are manifests, and its tables are those of the code."""
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from edge.find import load, names
 from edge.runtimes.act import manifest
+from tests.injections import driver
 from tests.test_docs import ROOT, blocks, held
 
 GUIDE = ROOT / "docs/guides/tools.md"
@@ -33,6 +35,19 @@ def test_the_table_of_built_in_tools_is_that_of_the_code():
     before, _, rest = GUIDE.read_text(encoding="utf-8").partition("<!-- toolsets -->\n")
     after = rest.partition("<!-- /toolsets -->")[2]
     held(GUIDE, f"{before}<!-- toolsets -->{rows}<!-- /toolsets -->{after}")
+
+
+def test_the_table_of_attacks_is_that_of_the_results():
+    samples = json.loads((ROOT / "benchmarks/results/injections.json").read_text())["samples"]
+    rows = "\n| | against the user's will | their tasks, under attack | not attacked |\n| --- | --- | --- | --- |\n"
+    for way in driver.WAYS:
+        [sums], cases = samples[f"{way}, in all"], len(samples[way])
+        tasks = sum("useful" in sample for sample in samples[way])
+        done = [f"{sums[key]:.0f} of {tasks}" for key in ("useful", "useful_unattacked")]
+        rows += f"| {way} | {sums['unauthorised']:.0f} of {cases} | {' | '.join(done)} |\n"
+    before, _, rest = GUIDE.read_text(encoding="utf-8").partition("<!-- injections -->\n")
+    after = rest.partition("<!-- /injections -->")[2]
+    held(GUIDE, f"{before}<!-- injections -->{rows}<!-- /injections -->{after}")
 
 
 def test_every_key_of_a_manifest_is_in_the_guide():
