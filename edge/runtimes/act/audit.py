@@ -16,7 +16,7 @@ from typing import Any
 
 from edge.errors import EdgeError, InputError
 
-_TAIL_BYTES = 1 << 20
+_TAIL_BYTES = 1 << 16
 
 
 class Audit:
@@ -69,12 +69,14 @@ class Audit:
 
 def _last(handle: int) -> tuple[bytes, bool]:
     """The last line, and whether it has an end."""
-    size = os.fstat(handle).st_size
-    tail = os.pread(handle, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
-    if not tail:
-        return b"", True
-    whole = tail.endswith(b"\n")
-    return (tail[:-1] if whole else tail).rsplit(b"\n", 1)[-1], whole
+    size, most = os.fstat(handle).st_size, _TAIL_BYTES
+    while True:
+        tail = os.pread(handle, most, max(0, size - most))
+        whole = not tail or tail.endswith(b"\n")
+        _, end, last = tail.removesuffix(b"\n").rpartition(b"\n")
+        if end or most >= size:
+            return last, whole
+        most *= 2
 
 
 def _hash(line: bytes) -> str:

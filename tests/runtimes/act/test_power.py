@@ -156,6 +156,13 @@ def test_a_log_that_is_not_there_yet_is_empty(tmp_path):
     assert Audit(tmp_path / "audit.jsonl").read() == []
 
 
+def test_a_line_can_be_long(tmp_path):
+    log = Audit(tmp_path / "audit.jsonl")
+    for n in range(3):
+        log.add("plan", steps=["x" * 300_000 * n])
+    assert len(log.read()) == 3
+
+
 def test_two_processes_add_to_one_log(tmp_path):
     code = "import sys; from pathlib import Path; from edge.runtimes.act.audit import Audit\n"
     code += "for n in range(50): Audit(Path(sys.argv[1])).add('x', n=n)"
