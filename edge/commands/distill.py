@@ -7,7 +7,7 @@ Without text of yours the teacher writes what is learned from. A run that was st
 How far the student is from its teacher on held-out text is measured and said, good or bad, and lies beside it in
 distilled.json. To go on to a bundle at once: edge export SOURCE --distill RECIPE.
 
-Started by accelerate launch -m edge distill ..., several processes or machines share the training.
+Started by accelerate launch -m edge distill ..., several processes share the training.
 
 examples:
   edge distill smollm2 --recipe english-chat
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -49,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
         if target.exists() and not args.replace:
             raise UsageError(f"{target} is there already", hint="give --replace, or another place with -o or --name")
         done = distill(teacher, recipe, progress)
+        if os.environ.get("RANK", "0") != "0":  # one of several processes writes
+            return 0
         args.output.mkdir(parents=True, exist_ok=True)
         work = target.with_name(f"{target.name}.part")
         shutil.rmtree(work, ignore_errors=True)

@@ -85,8 +85,7 @@ def distill(teacher: Checkpoint, recipe: Recipe, progress: Progress | None = Non
     if recipe.train is not None:
         require("accelerate", extra="distill", purpose="training a student")
     _check(teacher, recipe)
-    with _first():
-        folder = _made(teacher, recipe, progress)
+    folder = _made(teacher, recipe, progress)
     record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     made = open_folder(folder)
     identity = {**made.identity, f"teacher: {teacher.name}": teacher.id, "recipe": recipe.id}
@@ -114,7 +113,10 @@ def _check(teacher: Checkpoint, recipe: Recipe) -> None:
 
 @contextmanager
 def _first() -> Iterator[None]:
-    """Of several processes that `accelerate launch` started, the first does what is not shared, the others wait."""
+    """Of the processes that `accelerate launch` started, the first does what is within; then the others find it done.
+
+    Nothing within may need the others: training is outside.
+    """
     import os
 
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -145,16 +147,19 @@ def _made(teacher: Checkpoint, recipe: Recipe, progress: Progress) -> Path:
     record: dict[str, Any] = {"recipe": recipe.id, "teacher": teacher.name, "steps": []}
     learning = [step for step in recipe.steps if load(STUDENTS, step.kind).LEARNS]
     for n, step in enumerate(s for s in recipe.steps if s not in learning):
-        given = _given(teacher, recipe, None if not recipe.text.files else _text(teacher, recipe))
-        teacher = _step(teacher, step, given, work / f"teacher-{n}", record, progress)
+        with _first():
+            given = _given(teacher, recipe, None if not recipe.text.files else _text(teacher, recipe))
+            teacher = _step(teacher, step, given, work / f"teacher-{n}", record, progress)
     student = teacher
     if learning:
         student = _learned(teacher, learning, recipe, work, record, progress)
-    with cache.building("students", key) as folder:
-        for path in sorted(student.folder.iterdir()):
-            if path.is_file():
-                (folder / path.name).write_bytes(path.read_bytes())
-        (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    with _first():
+        if cache.find("students", key) is None:
+            with cache.building("students", key) as folder:
+                for path in sorted(student.folder.iterdir()):
+                    if path.is_file():
+                        (folder / path.name).write_bytes(path.read_bytes())
+                (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return cache.root() / "students" / key
 
 
@@ -162,18 +167,19 @@ def _learned(
     teacher: Checkpoint, steps: Sequence[Step], recipe: Recipe, work: Path, record: dict[str, Any], progress: Progress
 ) -> Checkpoint:
     """What is cut and, if the recipe says so, trained; the record gets its distance to its teacher."""
-    given = _given(teacher, recipe, _text(teacher, recipe) if recipe.text.files else None)
-    text = given.text
-    if text is not None:
-        record["text"] = {"source": text.source, "tokens": text.n_tokens}
-        _warn_foreign(teacher, text, given.held_out, recipe, record, progress)
-    elif recipe.train is not None:
-        text = _own_words(teacher, recipe, given.held_out, work, progress)
-        record["text"] = {"source": text.source, "tokens": text.n_tokens}
-        given = replace(given, sample=_sample(text))
-    student = teacher
-    for n, step in enumerate(steps):
-        student = _step(student, step, given, work / f"student-{n}", record, progress)
+    with _first():
+        given = _given(teacher, recipe, _text(teacher, recipe) if recipe.text.files else None)
+        text = given.text
+        if text is not None:
+            record["text"] = {"source": text.source, "tokens": text.n_tokens}
+            _warn_foreign(teacher, text, given.held_out, recipe, record, progress)
+        elif recipe.train is not None:
+            text = _own_words(teacher, recipe, given.held_out, work, progress)
+            record["text"] = {"source": text.source, "tokens": text.n_tokens}
+            given = replace(given, sample=_sample(text))
+        student = teacher
+        for n, step in enumerate(steps):
+            student = _step(student, step, given, work / f"student-{n}", record, progress)
     if student.n_parameters >= teacher.n_parameters:
         raise UsageError(
             f"the student has {student.n_parameters:,} parameters and its teacher {teacher.n_parameters:,}",
@@ -183,8 +189,12 @@ def _learned(
     if recipe.train is not None:
         assert text is not None
         student = _trained(teacher, student, text, given.held_out, recipe, work, record, progress)
-    progress.start("measuring how far the student is from its teacher", distance.POSITIONS)
-    record["distance"] = distance.between(teacher, student, given.held_out, progress)
+    with _first():
+        apart = work / "distance.json"
+        if not apart.is_file():
+            progress.start("measuring how far the student is from its teacher", distance.POSITIONS)
+            apart.write_text(json.dumps(distance.between(teacher, student, given.held_out, progress)))
+        record["distance"] = json.loads(apart.read_text())
     return student
 
 
@@ -200,14 +210,16 @@ def _trained(
     assert recipe.train is not None
     if not text.windows:
         raise UsageError(f"{text.source} holds no text to learn from", hint="give more under [text]")
-    store = asking.ask(teacher, text.windows, work / "answers", recipe.train.top_k, progress)
-    held = asking.ask(
-        teacher, texts.up_to(held_out.windows, _HELD_TOKENS), work / "held-out", recipe.train.top_k, progress
-    )
+    with _first():
+        store = asking.ask(teacher, text.windows, work / "answers", recipe.train.top_k, progress)
+        held = asking.ask(
+            teacher, texts.up_to(held_out.windows, _HELD_TOKENS), work / "held-out", recipe.train.top_k, progress
+        )
     kept = next((row["kept"] for row in reversed(record["steps"]) if row["kind"] == "depth"), ())
     found = train.train(student, store, held, recipe.losses, recipe.train, work, progress, teacher=teacher, layers=kept)
     record["training"] = {**vars(found), "answers_bytes": store.n_bytes, "answers_tokens": store.n_tokens}
-    return _with_weights(student, work / "best", work / "trained")
+    with _first():
+        return _with_weights(student, work / "best", work / "trained")
 
 
 def _with_weights(student: Checkpoint, best: Path, folder: Path) -> Checkpoint:
@@ -217,6 +229,8 @@ def _with_weights(student: Checkpoint, best: Path, folder: Path) -> Checkpoint:
     import torch
     from safetensors import safe_open
 
+    if (folder / "model.safetensors.index.json").is_file():  # the last that is written
+        return open_folder(folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     sharded.copy_side_files(student.folder, folder)

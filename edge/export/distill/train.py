@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import set_seed
 
 from edge.errors import EdgeError
@@ -73,7 +73,10 @@ def train(
                     f"what was learned before is kept in {work}",
                     hint="lower rate under [train], or look at the text: one that is empty or nothing but one token",
                 ) from None
-            (work / "lowered").write_text(str(halved + 1))
+            PartialState().wait_for_everyone()  # all have read it
+            if PartialState().is_main_process:
+                (work / "lowered").write_text(str(halved + 1))
+            PartialState().wait_for_everyone()
             progress.say(f"the loss is no number at step {err.step}: going on from what was kept, at half the rate")
 
 
@@ -180,8 +183,9 @@ class _Run:
         mine = list(chosen)[state.process_index :: state.num_processes]
         total = torch.zeros((), device=state.device)
         parts = [mine[i : i + self._at_once] for i in range(0, len(mine), self._at_once)]
-        for part in parts:
-            loss = self._loss(answers.batch(self._store, part)) / n_all
+        for part in parts or [list(chosen[:1])]:
+            # A process that no text is left for goes along with none of its weight: the others wait for it.
+            loss = self._loss(answers.batch(self._store, part)) * (1 if parts else 0) / n_all
             # Gradients are averaged over processes, and each has a part of the sum.
             state.backward(loss * state.num_processes)
             total += loss.detach()

@@ -440,3 +440,31 @@ def test_experts_and_a_recipe_exclude_each_other(tiny, texts):
 
     with pytest.raises(UsageError, match="--experts and --distill both make another model"):
         pipeline.export(tiny.folder, distill="half", keep_experts=2)
+
+
+def test_two_processes_share_the_training(tiny, texts, tmp_path, own_cache):
+    path = texts / "shared.toml"
+    path.write_text(
+        '[student.depth]\nlayers = 2\n[text]\nfiles = ["text.txt"]\nheld_out = "held.txt"\n'
+        "[train]\ntokens = 3_000\ncheck_every = 2\nbatch = 4\ntop_k = 16\n"
+    )
+    environment = {**os.environ, "EDGE_CACHE": str(own_cache), "OMP_NUM_THREADS": "1"}
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--mixed_precision",
+        "no",
+    ]
+    command = [*launch, "--num_machines", "1", "--dynamo_backend", "no", "-m", "edge"]
+    command += ["distill", str(tiny.folder), "--recipe", str(path), "-o", str(tmp_path / "out")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    folder = tmp_path / "out" / "tiny-shared"
+    assert done.stdout.strip() == str(folder)
+    record = json.loads((folder / "distilled.json").read_text())
+    assert record["training"]["tokens"] >= 3_000
+    assert record["training"]["best"] <= record["training"]["before"]
