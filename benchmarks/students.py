@@ -28,7 +28,7 @@ from edge.runtimes.chat_template import ChatTemplate
 from edge.runtimes.tokenizer import Tokenizer
 
 QUESTIONS = ("What is the capital of France?", "Write two sentences about the sea.", "How do I boil an egg?")
-NEW_TOKENS = 48
+NEW_TOKENS = 40
 
 
 def students(work: Path, teacher: Any, weights: str) -> Iterator[tuple[str, Any]]:
@@ -56,7 +56,7 @@ def judged(model: Any, held: store.Store) -> dict[str, float]:
     with torch.inference_mode(), computing():
         kld = answers.kld(model, held, texts_at_once=2)
         for i in range(len(held)):
-            ids = torch.tensor([held[i]["token"].astype("int64")])
+            ids = torch.from_numpy(held[i]["token"].astype("int64"))[None]
             logits = model(ids, use_cache=False).logits[0, :-1].float()
             loss += float(torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum"))
             n += ids.shape[1] - 1
