@@ -26,6 +26,7 @@ def answers(monkeypatch):
 
     changes = {"probe": {"seen": {"others_share": 0.0, "stolen_share": 0.0, "swapped_pages": 0}}}
     monkeypatch.setattr(meter, "_PROBE_BYTES", 1 << 20)
+    monkeypatch.setattr(meter, "_PROBE_S", 0.01)
     monkeypatch.setattr(bench_worker, "_LOOK_S", 0.0)
 
     def measure(place, request):

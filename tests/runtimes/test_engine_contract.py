@@ -13,6 +13,7 @@ import pytest
 from edge import bundle as bundles
 from edge.errors import InputError, UsageError
 from edge.find import load, names
+from edge.runtimes import traffic
 from edge.runtimes.model import open_bundle
 from edge.runtimes.session import ContextFull, Sampling, Session, generate
 from tests.tiny_bundle import tiny_bundle
@@ -245,6 +246,36 @@ def test_it_names_its_build_and_an_extra_that_exists(engine):
     assert all(isinstance(k, str) and isinstance(v, str) for k, v in build.items())
     project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
     assert module.EXTRA in project["optional-dependencies"]
+
+
+def test_its_profiler_times_every_operator(engine, folders, prompt):
+    folder = folders(engine)
+    found = load("edge.runtimes.profilers", engine).record(
+        folder, bundles.read(folder), list(prompt), 4, threads=1, context_length=None
+    )
+    assert sum(step.tokens for step in found.steps if step.phase == "prefill") == len(prompt)
+    decode = [step for step in found.steps if step.phase == "decode"]
+    assert len(decode) == 4
+    for i, step in enumerate(decode):
+        inside = [event for event in found.events if event.phase == "decode" and event.step == i]
+        # Operators are within their run, and most of its time is theirs.
+        assert 0 < sum(event.us for event in inside) <= 1.05 * step.us
+        if engine != "echo":
+            assert {event.layer for event in inside} >= set(range(30))
+            assert max(inside, key=lambda event: event.us).operator.upper().startswith(("MATMUL", "MUL_MAT", "FULLY"))
+
+
+def test_what_a_token_reads_is_most_of_the_file(engine, folders):
+    folder = folders(engine)
+    bundle = bundles.read(folder)
+    found = traffic.of(folder, bundle)
+    if engine == "echo":
+        assert found is None
+        return
+    # SmolLM2's embedding is its output matrix too: all of it is read. TFLite's file holds it twice.
+    size = bundle.memory["weights_bytes"]
+    assert 4 * 134.4e6 < found.weights_bytes <= size
+    assert found.kv_bytes == bundle.memory["kv_bytes_per_token"]
 
 
 def test_a_shorter_context_can_be_asked_for(engine, folders, prompt):

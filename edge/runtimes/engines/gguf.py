@@ -67,6 +67,7 @@ class GgufSession:
         float32_cache: bool,
         bidirectional: bool = False,
         weights: _Weights | None = None,
+        watch: Any = None,
     ) -> None:
         import llama_cpp
         import numpy as np
@@ -105,6 +106,8 @@ class GgufSession:
             params.flash_attn_type = _FLASH_ATTENTION_OFF if float32_cache else _FLASH_ATTENTION_ON
             params.type_k = params.type_v = _GGML_F32 if float32_cache else _GGML_F16
             params.no_perf = True
+            if watch is not None:  # called before and after every operator, which then run one by one
+                self._watch = params.cb_eval = llama_cpp.ggml_backend_sched_eval_callback(watch)
             self._context = llama_cpp.llama_init_from_model(self._model, params)
             if not self._context:
                 self.close()
@@ -343,11 +346,19 @@ def _bytes_of(array: np.ndarray) -> Any:
     return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
-def load(folder: Path, bundle: Bundle, *, threads: int | None = None, context_length: int | None = None) -> GgufSession:
+def load(
+    folder: Path,
+    bundle: Bundle,
+    *,
+    threads: int | None = None,
+    context_length: int | None = None,
+    watch: Any = None,
+) -> GgufSession:
     """A session for a bundle of format `gguf`.
 
     The file's header is checked before llama.cpp sees it. `threads` defaults to the physical
     cores this process may use. Raises `InputError` for a file that cannot be a model.
+    `watch(tensor, ask, _)` is called around every operator (`edge.runtimes.profilers.gguf`).
     """
     require("llama_cpp", extra=EXTRA, purpose="running a GGUF bundle")
     path = Path(folder) / bundle.model_file
@@ -357,6 +368,7 @@ def load(folder: Path, bundle: Bundle, *, threads: int | None = None, context_le
         context_length=context_length or bundle.context_length,
         float32_cache=bundle.quantization == "f32",
         bidirectional=bool(bundle.image.get("bidirectional")),
+        watch=watch,
     )
 
 
@@ -367,6 +379,7 @@ def open_file(
     threads: int | None = None,
     float32_cache: bool = False,
     bidirectional: bool = False,
+    watch: Any = None,
 ) -> GgufSession:
     """A session for one GGUF file, without a bundle around it."""
     from edge.runtimes.llama_vocab import check_file
@@ -382,6 +395,7 @@ def open_file(
         threads=threads or physical_cores(),
         float32_cache=float32_cache,
         bidirectional=bidirectional,
+        watch=watch,
     )
 
 

@@ -5,7 +5,7 @@ What follows from measuring (2 cores, SmolLM2-135M):
 1. Past and present of each layer are the same buffer, as long as the context: GroupQueryAttention
    appends in place, and rewinding is a smaller attention mask. Nothing is copied between tokens.
 2. A token's id and the mask are views of NumPy arrays that the runtime reads where they are.
-3. A prompt is fed in pieces of `_CHUNK`: the graph gives logits for every position, and more at
+3. A prompt is fed in pieces of `CHUNK`: the graph gives logits for every position, and more at
    once would only cost memory.
 
 A model that sees has its token embedding in a file of its own, and its decoder takes embeddings:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 EXTRA = "onnx"
-_CHUNK = 128
+CHUNK = 128
 _NUMPY = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 
 
@@ -63,7 +63,7 @@ class OnnxSession:
         self._value = self._ort.OrtValue.ortvalue_from_numpy
         self._binding = self._inner.io_binding()
         self._mask = np.ones((1, context_length), np.int64)
-        self._ids = np.zeros((1, _CHUNK), np.int64)
+        self._ids = np.zeros((1, CHUNK), np.int64)
         self._one_id = self._value(self._ids[:, :1])
         # Each row of the cache is written before it is read; zeros only keep old memory out of sight.
         self._rows_held: list[np.ndarray] = []  # (1, heads, context, width) of each layer's keys and values
@@ -92,8 +92,8 @@ class OnnxSession:
             self._run(1, one, self._one_output)
             return self._one_row[0, 0].astype(np.float32, copy=False)
         ids = np.asarray(tokens, np.int64)[None]
-        for start in range(0, ids.shape[1], _CHUNK):
-            rows = self._feed_chunk(ids[:, start : start + _CHUNK])
+        for start in range(0, ids.shape[1], CHUNK):
+            rows = self._feed_chunk(ids[:, start : start + CHUNK])
         return rows[-1].astype(np.float32, copy=False)
 
     def feed_all(self, tokens: Sequence[int]) -> np.ndarray:
@@ -102,8 +102,8 @@ class OnnxSession:
         self._check(tokens)
         ids = np.asarray(tokens, np.int64)[None]
         out = np.empty((ids.shape[1], self.vocab_size), np.float32)
-        for start in range(0, ids.shape[1], _CHUNK):
-            rows = self._feed_chunk(ids[:, start : start + _CHUNK])
+        for start in range(0, ids.shape[1], CHUNK):
+            rows = self._feed_chunk(ids[:, start : start + CHUNK])
             out[start : start + len(rows)] = rows
         return out
 
@@ -117,8 +117,8 @@ class OnnxSession:
         if given.ndim != 2 or given.shape[1] != self.hidden_size or not len(given):
             raise UsageError(f"wanted embeddings of shape (n, {self.hidden_size}), found {given.shape}")
         self._room(len(given))
-        for start in range(0, len(given), _CHUNK):
-            rows = self._feed_rows(given[None, start : start + _CHUNK])
+        for start in range(0, len(given), CHUNK):
+            rows = self._feed_rows(given[None, start : start + CHUNK])
         return rows[-1].astype(np.float32, copy=False)
 
     def rewind(self, n_tokens: int) -> None:
@@ -152,7 +152,7 @@ class OnnxSession:
         self._rows_held = []
 
     def _feed_chunk(self, ids: np.ndarray) -> np.ndarray:
-        """Logits `(n, vocab)` of up to `_CHUNK` tokens, in a buffer that the next call overwrites."""
+        """Logits `(n, vocab)` of up to `CHUNK` tokens, in a buffer that the next call overwrites."""
         return self._feed_rows(ids if self._embedding is None else self._rows_of(ids))
 
     def _rows_of(self, ids: np.ndarray) -> np.ndarray:
@@ -206,12 +206,18 @@ class OnnxSession:
 
 
 def load(
-    folder: Path, bundle: Bundle, *, threads: int | None = None, context_length: int | None = None
+    folder: Path,
+    bundle: Bundle,
+    *,
+    threads: int | None = None,
+    context_length: int | None = None,
+    profile_to: str = "",
 ) -> OnnxSession | GrowingSession:
     """A session for a bundle of format `onnx`.
 
     The file is checked before onnxruntime sees it. `threads` defaults to the physical cores this
-    process may use. Raises `InputError` for a file that cannot be a model.
+    process may use. Raises `InputError` for a file that cannot be a model. With `profile_to`, onnxruntime
+    writes the time of every operator into a file whose name begins so (`edge.runtimes.profilers.onnx`).
     """
     require("onnxruntime", extra=EXTRA, purpose="running an ONNX bundle")
     if threads is not None and threads < 1:
@@ -220,11 +226,11 @@ def load(
     path = checked(Path(folder) / bundle.model_file)
     embedding = bundle.parts.get("embedding")
     if "position_ids" in reader.read(path).inputs:
-        return GrowingSession(open_graph(path, threads or physical_cores()), context_length=length)
+        return GrowingSession(open_graph(path, threads or physical_cores(), profile_to), context_length=length)
     n = threads or physical_cores()
     return OnnxSession(
         path,
-        open_graph(path, n),
+        open_graph(path, n, profile_to),
         context_length=length,
         embedding=open_graph(checked(Path(folder) / embedding), n) if embedding else None,
     )
@@ -237,7 +243,7 @@ def checked(path: Path) -> Path:
     return path
 
 
-def open_graph(path: Path, threads: int) -> Any:
+def open_graph(path: Path, threads: int, profile_to: str = "") -> Any:
     """An onnxruntime session. Raises `InputError` when it does not load."""
     ort = _onnxruntime()
     options = ort.SessionOptions()
@@ -247,6 +253,9 @@ def open_graph(path: Path, threads: int) -> Any:
     # 4 % of a token of SmolLM2-135M at 4 bits.
     options.enable_mem_pattern = False
     options.log_severity_level = 4
+    if profile_to:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile_to
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     # onnxruntime raises its own exception types, none of which is exported.

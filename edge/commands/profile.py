@@ -1,0 +1,154 @@
+"""See where the time goes: every operator and layer, in reading a prompt and in answering.
+
+The runtime's own instruments count: onnxruntime's profiler, LiteRT's, and llama.cpp's evaluation callback. They cost
+time of their own, so the answer is also measured without them, and the difference is said. What the shares say is
+right for large operators; small ones look larger than they are.
+
+-o makes a picture of it, --trace a file that ui.perfetto.dev opens (it stays on your machine there, or use
+chrome://tracing). Memory over time is in both.
+
+examples:
+  edge profile out/SmolLM2-135M-Instruct-onnx-int4-mixed
+  edge profile BUNDLE -o where.html --trace trace.json
+  edge profile BUNDLE --prompt-tokens 512 --new-tokens 32 --threads 1
+  edge profile BUNDLE --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from edge import bundle as bundles
+from edge import profile, time_spent
+from edge.commands import _progress
+from edge.commands._whole import write_whole
+from edge.errors import EdgeError, UsageError
+from edge.runtimes import integrity, profile_worker
+
+_TIMEOUT_S = 1800
+_ROWS = 10  # operators of a table; what is left takes next to nothing
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="a folder that edge export made")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.html", help="a page with pictures of it")
+    parser.add_argument("--trace", type=Path, metavar="FILE.json", help="a Chrome trace, for ui.perfetto.dev")
+    parser.add_argument("--json", action="store_true", help="print sums and every event as JSON")
+    parser.add_argument("--prompt-tokens", type=int, default=128, metavar="N", help="tokens to read (128)")
+    parser.add_argument("--new-tokens", type=int, default=16, metavar="N", help="tokens to answer (16)")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: the physical cores")
+    parser.add_argument("--context", type=int, metavar="N", help="tokens to hold (default: the bundle's)")
+
+
+def run(args: argparse.Namespace) -> int:
+    folder = args.bundle.expanduser()
+    bundle = bundles.read(folder)
+    for name in ("prompt_tokens", "new_tokens"):
+        if getattr(args, name) < 1:
+            raise UsageError(f"--{name.replace('_', '-')} must be 1 or more")
+    limit = min(args.context or bundle.context_length, bundle.context_length)
+    if args.prompt_tokens + args.new_tokens > limit:
+        raise UsageError(f"{args.prompt_tokens} and {args.new_tokens} tokens do not fit the context of {limit} tokens")
+    integrity.check(folder, bundle)
+    with _progress.shown(quiet=args.json) as progress:
+        progress.start("answering with instruments on")
+        found = _recorded(folder, args)
+    found |= {
+        "schema_version": time_spent.SCHEMA_VERSION,
+        "bundle": {k: getattr(bundle, k) for k in ("name", "id", "format", "quantization")},
+        "device": profile.this_machine().record(),
+        "command": ["edge", *sys.argv[1:]],
+    }
+    parts = time_spent.phases(found)
+    name = f"{bundle.name} {bundle.format} {bundle.quantization}"
+    if args.trace:
+        write_whole(args.trace, json.dumps(time_spent.trace(found, name)) + "\n")
+    if args.output:
+        from edge.report.profile_page import render
+
+        write_whole(args.output, render(found, parts, name))
+    if args.json:
+        print(json.dumps({**found, "phases": [_summed(part) for part in parts]}, indent=1))
+    else:
+        print(_table(found, parts))
+        for path in filter(None, (args.output, args.trace)):
+            print(path)
+    return 0
+
+
+def _recorded(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    request = {
+        "bundle": str(folder), "threads": args.threads, "context": args.context,
+        "prompt_tokens": args.prompt_tokens, "new_tokens": args.new_tokens,
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", profile_worker.__name__, json.dumps(request)],
+        env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+    try:
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        said = done.stderr.strip().splitlines()
+        reason = said[-1] if said else f"it ended with code {done.returncode}"
+        raise EdgeError(f"{folder} cannot be profiled: {reason:.300}") from None
+    if "error" in found:
+        raise EdgeError(f"{folder} cannot be profiled: {found['error']}", hint=found["hint"])
+    return found
+
+
+def _summed(part: time_spent.Phase) -> dict[str, Any]:
+    return {
+        "name": part.name, "tokens": part.tokens, "us_per_token": part.us, "plain_us_per_token": part.plain_us,
+        "operators_us_per_token": part.operators_us, "overhead": part.overhead,
+        "operators": [vars(share) for share in part.operators],
+        "layers": {str(layer): sum(spent.values()) for layer, spent in part.layers.items()},
+    }  # fmt: skip
+
+
+def _cost(part: time_spent.Phase) -> str:
+    return (
+        f"instruments cost {100 * part.overhead:.0f} %" if part.overhead > 0 else "instruments cost less than the noise"
+    )
+
+
+def _table(found: dict[str, Any], parts: list[time_spent.Phase]) -> str:
+    lines = [f"{found['recording']['instrument']}, {found['threads']} threads"]
+    for part in parts:
+        words = {"prefill": f"reading {part.tokens} tokens", "decode": f"answering {part.tokens} tokens"}[part.name]
+        lines += ["", f"{words}, microseconds for each"]
+        width = max(len(share.operator) for share in part.operators[:_ROWS])
+        for share in part.operators[:_ROWS]:
+            spent = f"{share.us:>9.1f}  {100 * share.share:>5.1f} %  {share.calls:>6.1f} x"
+            lines.append(f"  {share.operator:<{width}}  {spent}  {'#' * round(30 * share.share)}".rstrip())
+        if rest := part.operators[_ROWS:]:
+            us, share_of_rest = sum(s.us for s in rest), sum(s.share for s in rest)
+            lines.append(f"  {f'{len(rest)} others':<{width}}  {us:>9.1f}  {100 * share_of_rest:>5.1f} %")
+        lines.append(f"  {'all operators':<{width}}  {part.operators_us:>9.1f}")
+        lines.append(f"  {'with instruments':<{width}}  {part.us:>9.1f}")
+        lines.append(f"  {'without them':<{width}}  {part.plain_us:>9.1f}  {_cost(part)}")
+        if part.layers:
+            by_layer = {layer: sum(by.values()) for layer, by in part.layers.items()}
+            slow = max(by_layer, key=lambda layer: by_layer[layer])
+            inside = sum(by_layer.values())
+            lines.append(
+                f"  {len(by_layer)} layers take {inside:.1f}, "
+                f"{min(by_layer.values()):.1f} to {max(by_layer.values()):.1f} each "
+                f"(most: layer {slow}); outside of them {part.operators_us - inside:.1f}"
+            )
+    resident = [size for _, size in found["memory"]]
+    lines += ["", f"memory: {resident[0] / 1e6:.0f} MB before, {max(resident) / 1e6:.0f} MB at most"]
+    if found["recording"]["layers_by_order"]:
+        lines.append("layers: where an operator's name tells none, from the order in which it ran")
+    return "\n".join(lines)
