@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edge.bundle import Bundle
 from edge.devices.facts import Facts
 
-_SCRATCH_BYTES = 160 << 20  # Python, its libraries and a runtime's working memory
+SCRATCH_BYTES = 160 << 20  # Python, its libraries and a runtime's working memory
 _SYSTEM_BYTES = 150 << 20  # what a small Linux takes for itself
 _MARGIN_BYTES = 16 << 20  # disks that are full to the last byte do other harm
 _CLOCK_S = 86400  # a Raspberry Pi has no clock of its own: until it has asked the network it is somewhere in the past
@@ -39,12 +39,12 @@ def check(
     # Some runtimes unpack what a file holds in few bits.
     weights = int(memory.get("weights_bytes") or bundle.size_bytes) + int(memory.get("unpacked_bytes") or 0)
     cache = int(memory.get("kv_bytes_per_token") or 0) * tokens
-    need = weights + cache + _SCRATCH_BYTES
+    need = weights + cache + SCRATCH_BYTES
     total = facts.profile.ram_bytes
     if total is not None and need > total - _SYSTEM_BYTES:
         against.append(
             f"memory: {bundle.name} needs {mb(need)} (weights {mb(weights)}, cache for {tokens} tokens {mb(cache)}, "
-            f"the rest {mb(_SCRATCH_BYTES)}), and it has {mb(total)} with its system in it"
+            f"the rest {mb(SCRATCH_BYTES)}), and it has {mb(total)} with its system in it"
         )
     elif facts.state and facts.state.available_bytes is not None and need > facts.state.available_bytes:
         notes.append(f"only {mb(facts.state.available_bytes)} of memory are free now; {mb(need)} will be needed")
