@@ -213,3 +213,54 @@ def test_sums_and_events_as_json(folder, capsys):
 def test_what_makes_no_sense(folder, argv, words, capsys):
     assert main(["profile", str(folder), *argv]) in (1, 2)
     assert words in capsys.readouterr().err
+
+
+def test_a_profile_that_breaks(folder, capsys, monkeypatch):
+    from edge.commands import profile as verb
+
+    class Done:
+        stdout, stderr, returncode = "", "Traceback\nMemoryError", 1
+
+    monkeypatch.setattr(verb.subprocess, "run", lambda *_, **__: Done)
+    assert main(["profile", str(folder)]) == 1
+    assert "cannot be profiled: MemoryError" in capsys.readouterr().err
+
+
+def test_a_library_without_its_parts(tmp_path, monkeypatch):
+    import sys
+    import types
+
+    from edge.runtimes.litert_c import ProfiledModel
+    from edge.runtimes.profilers import gguf as gguf_profiler
+
+    with pytest.raises(EdgeError, match="has no ggml library"):
+        gguf_profiler._ggml(tmp_path)
+    fake = types.ModuleType("ai_edge_litert")
+    fake.__file__, fake.__spec__ = str(tmp_path / "__init__.py"), types.SimpleNamespace()
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", fake)
+    with pytest.raises(EdgeError, match="this LiteRT has no C library at"):
+        ProfiledModel(tmp_path / "model.tflite", threads=1, packed="")
+
+
+def test_what_litert_refuses_is_named():
+    from types import SimpleNamespace
+
+    from edge.runtimes.litert_c import ProfiledModel
+
+    def refuses(*_args):
+        return 3
+
+    model = ProfiledModel.__new__(ProfiledModel)
+    model._c = SimpleNamespace(LiteRtCreateOptions=refuses)
+    with pytest.raises(EdgeError, match="LiteRT's LiteRtCreateOptions failed with 3"):
+        model._call("LiteRtCreateOptions")
+
+
+def test_a_tflite_model_that_sees_cannot_be_profiled(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    header = SimpleNamespace(signatures={"decode": SimpleNamespace(inputs={"embeddings": None})})
+    monkeypatch.setattr("edge.readers.tflite.read", lambda _path: header)
+    bundle = SimpleNamespace(model_file="model.tflite")
+    with pytest.raises(EdgeError, match="takes embeddings, which profiling cannot give it"):
+        tflite_profiler.record(tmp_path, bundle, [1], 1, threads=1, context_length=None)

@@ -133,11 +133,14 @@ def test_a_raspberry_pi_runs_the_same_pack_beside_its_own_python(pi, tiny):
 def test_a_raspberry_pi_is_measured_there_and_says_how_it_is(pi, tiny, tmp_path):
     install.flash(tiny("gguf"), pi)
     out = tmp_path / "run.json"
-    few = ["--repeats", "1", "--prompt-tokens", "8", "--new-tokens", "4"]
+    few = ["--repeats", "1", "--prompt-tokens", "8", "--depths", "8", "--new-tokens", "4", "--force"]
     assert main(["bench", "--on", pi.address, *few, "-o", str(out)]) == 0
     run = measurement.read(out)
     [result] = run.results
     assert result.emulated
+    assert run.machine["read_bandwidth_bytes_per_s"] > 0
+    assert result.median("held_weights") > 0
+    assert result.traffic["weights_bytes"] > 0
     assert (run.device["model"], run.device["governor"]) == ("Raspberry Pi 4 Model B Rev 1.4", "schedutil")
     for state in (result.before, *result.during, result.after):
         assert (state["temperature_c"], state["frequency_mhz"], state["governor"]) == (41.7, 1800.0, "schedutil")
