@@ -86,10 +86,10 @@ def _fit(folders: dict[str, Path], samples: dict[str, Any], bandwidth: float, de
         reached = rate * read.at(depth) / bandwidth
         if name.startswith("smollm2 "):
             shares.setdefault(bundle.format, {})[bundle.quantization] = round(reached, 4)
-        elif name.startswith("smollm2-moe ") and "experts" in read.left_out:
-            dense = shares.get(bundle.format, {}).get(bundle.quantization)
-            if dense:
-                experts.setdefault(bundle.format, round(reached / dense, 4))
+        elif read.experts:
+            known = shares.get(bundle.format, {})
+            dense = known.get(bundle.quantization) or statistics.median(known.values())
+            experts.setdefault(bundle.format, round(reached / dense, 4))
     return {"shares": shares, "experts": experts}
 
 

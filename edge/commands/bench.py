@@ -217,8 +217,12 @@ def _show(args: argparse.Namespace, made: Run) -> None:
         print(_bench_table.table(made))
     if any(result.emulated for result in made.results):
         print("edge: emulated: speeds say nothing about a real device", file=sys.stderr)
-    for note in dict.fromkeys(n for r in made.results for n in r.notes):
-        print(f"edge: {note}", file=sys.stderr)
+    for result in made.results:
+        for note in result.notes:
+            # What is said of one bundle alone needs its name.
+            common = all(note in other.notes for other in made.results)
+            if not common or result is made.results[0]:
+                print(f"edge: {note}" if common else f"edge: {result.label}: {note}", file=sys.stderr)
 
 
 def _reason(err: BaseException) -> str:

@@ -85,10 +85,10 @@ def reached() -> Mapping[str, Any]:
     return found
 
 
-def share(bundle: Bundle, folder_read: Traffic) -> tuple[float, bool]:
+def share(bundle: Bundle, read: Traffic) -> tuple[float, bool]:
     """The share of bandwidth that its kernels reach, and whether just this quantization was measured."""
     known: Mapping[str, float] = reached()["shares"].get(bundle.format, {})
-    experts = float(reached()["experts"].get(bundle.format, 1.0)) if "experts" in folder_read.left_out else 1.0
+    experts = float(reached()["experts"].get(bundle.format, 1.0)) if read.experts else 1.0
     if bundle.quantization in known:
         return known[bundle.quantization] * experts, True
     if not known:

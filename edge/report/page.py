@@ -12,7 +12,7 @@ from edge.errors import InputError
 from edge.measurement import Measurement, Result, Run
 from edge.report import pictures
 from edge.report.pictures import kind as _kind
-from edge.report.plots import Bar, Spread, Stack, bars, spreads, stacks
+from edge.report.plots import Bar, Spread, Stack, bars, both, spreads, stacks
 from edge.report.tables import grouped
 
 _MEMORY_WORDS = ("Python and libraries", "weights, mapped from the file", "weights, copied", "KV cache", "scratch")
@@ -72,16 +72,19 @@ def _group(rows: Sequence[tuple[Run, Result]], unlike: str) -> dict[str, Any]:
         "commands": sorted({shlex.join(r.command) for r, _ in rows}),
         "versions": sorted({r.edge_version for r, _ in rows}),
         "emulated": first.emulated,
-        "notes": incomplete + sorted({note for r in results for note in r.notes}),
+        "notes": incomplete + _notes(results, labels),
         "results": [_result(r, labels[id(r)], bandwidth) for r in results],
         "decode": _by_depth(results, labels),
         "whole": _whole_answers(results, labels),
-        "gaps": spreads([_spread(labels[id(r)], r) for r in results if "inter_token" in r.measurements], "latency"),
+        "gaps": both(
+            spreads, [_spread(labels[id(r)], r) for r in results if "inter_token" in r.measurements], "latency"
+        ),
         "reading": [
-            (n, bars([_bar(labels[id(r)], r, m, "{:.0f} tok/s") for r in results if (m := r.measurements.get(f"prefill_{n}"))], "tokens per second"))  # noqa: E501
+            (n, both(bars, [_bar(labels[id(r)], r, m, "{:.0f} tok/s") for r in results if (m := r.measurements.get(f"prefill_{n}"))], "tokens per second"))  # noqa: E501
             for n in sorted({n for r in results for n in r.settings.get("prompt_tokens", ())})
         ],
-        "loading": bars(
+        "loading": both(
+            bars,
             [
                 _bar(f"{labels[id(r)]} {words}", r, r.measurements[name], "{:.2f} s")
                 for r in results
@@ -90,7 +93,7 @@ def _group(rows: Sequence[tuple[Run, Result]], unlike: str) -> dict[str, Any]:
             ],
             "seconds",
         ),
-        "memory": stacks([stack for r in results if (stack := _memory(labels[id(r)], r))], "bytes"),
+        "memory": both(stacks, [stack for r in results if (stack := _memory(labels[id(r)], r))], "bytes"),
         "memory_parts": _MEMORY_WORDS,
     }  # fmt: skip
 
@@ -124,6 +127,13 @@ def _spread(label: str, result: Result) -> Spread:
     return Spread(label, _kind(result), (least, p5, p50, p95, p99, most), f"{p50:.1f} / {p95:.1f} / {p99:.1f}")
 
 
+def _notes(results: Sequence[Result], labels: Mapping[int, str]) -> list[str]:
+    """What speaks against the results; what is said of one of several has its name."""
+    said = dict.fromkeys(note for r in results for note in r.notes)
+    common = [note for note in said if all(note in r.notes for r in results)]
+    return common + [f"{labels[id(r)]}: {note}" for r in results for note in r.notes if note not in common]
+
+
 def _by_depth(results: Sequence[Result], labels: Mapping[int, str]) -> list[tuple[int, Any]]:
     """How fast each answers, for every depth of the context, on one scale."""
     found: dict[int, list[tuple[Result, Measurement]]] = {}
@@ -132,7 +142,7 @@ def _by_depth(results: Sequence[Result], labels: Mapping[int, str]) -> list[tupl
             found.setdefault(depth, []).append((result, result.measurements[name]))
     top = max((m.interval()[1] for rows in found.values() for _, m in rows), default=0)
     return [
-        (depth, bars([_bar(labels[id(r)], r, m, "{:.1f} tok/s") for r, m in rows], "tokens per second", top=top))
+        (depth, both(bars, [_bar(labels[id(r)], r, m, "{:.1f} tok/s") for r, m in rows], "tokens per second", top=top))
         for depth, rows in sorted(found.items())
     ]
 
@@ -141,7 +151,7 @@ def _whole_answers(results: Sequence[Result], labels: Mapping[int, str]) -> list
     """Seconds for a prompt and its answer together."""
     depths = sorted({depth for r in results for depth, _, _ in r.depths()})
     return [
-        (depth, bars(rows, "seconds"))
+        (depth, both(bars, rows, "seconds"))
         for depth in depths
         if (rows := [
             _bar(labels[id(r)], r, m, "{:.2f} s") for r in results if (m := r.measurements.get(f"end_to_end_{depth}"))

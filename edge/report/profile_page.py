@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from edge.report.axes import Axis, Line, about, lines
-from edge.report.plots import Bar, bars
+from edge.report.plots import Bar, bars, both
 from edge.time_spent import Phase
 
 _COLOURS = 7  # classes op0 to op6 of the style; what is rarer shares the last
@@ -61,7 +61,7 @@ def _phase(part: Phase) -> dict[str, Any]:
         "plain": f"{part.plain_us:,.0f}",
         "operators": f"{part.operators_us:,.0f}",
         "overhead": f"{100 * part.overhead:+.0f} %",
-        "bars": bars(rows, f"{_WORDS[part.name]}: microseconds for each token"),
+        "bars": both(bars, rows, f"{_WORDS[part.name]}: microseconds for each token"),
         "layers": _columns(part, colours) if len(part.layers) > 1 else None,
         "key": [
             (f"op{i}", "others" if i == _COLOURS - 1 else share.operator)

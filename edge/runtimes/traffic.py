@@ -30,6 +30,7 @@ class Traffic:
     kv_bytes: int
     by_type: Mapping[str, int]
     left_out: Mapping[str, int]
+    experts: bool = False  # whether the model has any, skipped or not
 
     def at(self, depth: int) -> int:
         """Bytes of a token that has `depth` tokens before it."""
@@ -80,6 +81,7 @@ def of(folder: Path, bundle: Bundle) -> Traffic | None:
         kv_bytes=int(memory.get("kv_bytes_per_token") or 0),
         by_type={name: round(size) for name, size in sorted(by_type.items())},
         left_out={name: round(size) for name, size in left_out.items() if size},
+        experts=share < 1,
     )
 
 

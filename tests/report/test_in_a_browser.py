@@ -69,8 +69,11 @@ def test_a_phone_scrolls_down_and_not_sideways(browser, address):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_every_word_of_a_plot_is_inside_it(browser, address):
-    page = opened(browser, address, viewport={"width": 1100, "height": 900})
+@pytest.mark.parametrize("width", [1100, 390])
+def test_every_word_of_a_plot_is_inside_it(browser, address, width):
+    page = opened(browser, address, viewport={"width": width, "height": 900})
+    assert page.locator(".onwide svg").first.is_visible() == (width > 640)
+    assert page.locator(".onnarrow svg").first.is_visible() == (width < 640)
     outside = page.eval_on_selector_all(
         "svg text",
         """all => all.filter(e => { const t = e.getBoundingClientRect(), s = e.ownerSVGElement.getBoundingClientRect();
