@@ -4,7 +4,7 @@ Shares of bandwidth are fitted on the even rounds of smollm2 (and, for experts, 
 and tested on the odd rounds of everything: smollm2-act, smollm2-vision and the other mixtures were never fitted.
 
     python -m benchmarks.predict --write       also keeps the shares, as edge/devices/reached.json
-    python -m benchmarks.predict --only smollm2 --rounds 2 --tokens 16
+    python -m benchmarks.predict --only smollm2 --format gguf --rounds 2 --tokens 16
 """
 
 from __future__ import annotations
@@ -39,10 +39,12 @@ def main() -> int:
     parser = race.arguments(__doc__, rounds=6)
     parser.add_argument("--write", action="store_true", help="keep the shares of this machine in the product")
     parser.add_argument("--only", metavar="SOURCE", action="append", help="these members of the zoo")
+    parser.add_argument("--format", metavar="FORMAT", action="append", help="these formats")
     args = parser.parse_args()
     folders: dict[str, Path] = {}
     for source in args.only or _SOURCES:
-        for format_name, kinds in _KINDS.items():
+        for format_name in args.format or _KINDS:
+            kinds = _KINDS[format_name]
             for kind in kinds if source == "smollm2" else _OTHERS:
                 try:
                     folder = race.bundle(source, format_name, kind)

@@ -53,6 +53,13 @@ def test_what_was_never_measured_has_wider_bounds(bundle):
     assert made(bundle(format_name="tflite")).tokens_per_s[1] == pytest.approx(40e9 * 0.4 / 100e6)
 
 
+def test_what_the_runtime_unpacks_is_as_float32(bundle, monkeypatch):
+    monkeypatch.setattr(predict, "reached", lambda: {"shares": {"gguf": {"fp32": 0.9, "q8_0": 0.5}}, "experts": {}})
+    folder, plain = bundle()
+    pair = folder, dataclasses.replace(plain, memory={**plain.memory, "unpacked_bytes": 8})
+    assert made(pair).tokens_per_s[1] == pytest.approx(40e9 * 0.9 / 4e8)
+
+
 def test_experts_that_are_skipped_are_not_read(bundle, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"num_local_experts": 4, "num_experts_per_tok": 1}))
     pair = bundle(weights=(Weight("blk.0.ffn_up_exps.w", "Q8_0", 400_000_000, chosen_only=True),))
