@@ -27,6 +27,7 @@ from edge.devices.preflight import mb
 from edge.errors import UsageError
 
 HERE = "this"
+_BUSY = 0.15  # share of the processors that others may have before it is said
 _DEPTH = 128  # tokens before the answer that is predicted: a question and half of its answer
 
 
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     if args.threads is not None and args.threads < 1:
         raise UsageError(f"cannot run on {args.threads} threads")
     device = None if args.device == HERE else profiles.read(args.device)
-    measured = _measured(args.threads) if device is None else {}
+    measured, busy = _measured(args.threads) if device is None else ({}, 0.0)
     rows = []
     for folder, bundle in found:
         length = args.context or bundle.context_length
@@ -64,19 +65,26 @@ def run(args: argparse.Namespace) -> int:
     if measured:
         print(f"memory is read at {measured['bandwidth'] / 1e9:.1f} GB/s here")
     print(_table(rows))
+    if busy > _BUSY:
+        print(f"edge: other programs use {100 * busy:.0f} % of the processors: memory looks slower than it is, and "
+              "so does the prediction", file=sys.stderr)  # fmt: skip
     for note in dict.fromkeys(note for _, made in rows for note in made.notes):
         print(f"edge: {note}", file=sys.stderr)
     return 0
 
 
-def _measured(threads: int | None) -> dict[str, Any]:
-    """This machine's memory: how fast it is read, and how much is free."""
+def _measured(threads: int | None) -> tuple[dict[str, Any], float]:
+    """This machine's memory: how fast it is read, and how much is free; and the share that others had meanwhile."""
     from edge import profile
+    from edge.runtimes import noise
     from edge.runtimes.cores import physical_cores
     from edge.runtimes.meter import read_bandwidth_bytes_per_s
 
     free = profile.conditions().available_bytes
-    return {"bandwidth": read_bandwidth_bytes_per_s(threads or physical_cores(), free), "available_bytes": free}
+    before = noise.look()
+    rate = read_bandwidth_bytes_per_s(threads or physical_cores(), free)
+    others = noise.between(before, noise.look())["others_share"]
+    return {"bandwidth": rate, "available_bytes": free}, others or 0.0
 
 
 def _record(bundle: Bundle, made: Prediction) -> dict[str, Any]:

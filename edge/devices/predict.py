@@ -25,6 +25,7 @@ _NEAR = 0.2  # on a machine that was measured, of a model like those that were
 _UNLIKE = 1.3  # a quantization, or a format on a device, of which nothing is known
 _LARGER = 1.3  # what calling operators takes is a smaller part of a larger model's token
 _MEASURED_PARAMETERS = 4e8  # the models that shares were measured with have fewer
+_PUBLISHED_PARAMETERS = 3e8  # the models of published figures have more
 _REFERENCE = ("gguf", "q8_0")  # what published figures are mostly of
 
 
@@ -116,6 +117,9 @@ def _there(bundle: Bundle, read: Traffic, device: Known, notes: list[str]) -> tu
         beside = min(1.0, share(bundle, read)[0] / reached()["shares"][_REFERENCE[0]][_REFERENCE[1]])
         low *= beside / _UNLIKE
         notes.append(f"unproven: what {bundle.format} reaches beside llama.cpp was measured on a PC")
+    if _parameters(bundle) < _PUBLISHED_PARAMETERS:
+        low /= _LARGER
+        notes.append("it is smaller than the models of those figures: expect the lower half")
     notes.append("unproven: nobody has measured this bundle there")
     return low, (low + high) / 2, high
 

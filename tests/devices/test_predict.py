@@ -22,7 +22,7 @@ def bundle(tmp_path, monkeypatch):
     monkeypatch.setattr(predict, "reached", lambda: SHARES)
     made = tiny_bundle(tmp_path)
 
-    def of(format_name="gguf", quantization="q8_0", parameters=1e8, weights=PLAIN):
+    def of(format_name="gguf", quantization="q8_0", parameters=3.5e8, weights=PLAIN):
         monkeypatch.setattr(f"edge.runtimes.weights.{format_name}.read", lambda _path: weights)
         return tmp_path, dataclasses.replace(
             made, format=format_name, quantization=quantization,
@@ -30,6 +30,9 @@ def bundle(tmp_path, monkeypatch):
         )  # fmt: skip
 
     return of
+
+
+SMALL = 1.3  # how much lower the lower bound of a small model is
 
 
 def made(pair, device=None, **more):
@@ -57,7 +60,7 @@ def test_what_the_runtime_unpacks_is_as_float32(bundle, monkeypatch):
     monkeypatch.setattr(predict, "reached", lambda: {"shares": {"gguf": {"fp32": 0.9, "q8_0": 0.5}}, "experts": {}})
     folder, plain = bundle()
     pair = folder, dataclasses.replace(plain, memory={**plain.memory, "unpacked_bytes": 8})
-    assert made(pair).tokens_per_s[1] == pytest.approx(40e9 * 0.9 / 4e8)
+    assert made(pair).tokens_per_s[1] == pytest.approx(40e9 * 0.9 / 1.4e9)
 
 
 def test_experts_that_are_skipped_are_not_read(bundle, tmp_path):
@@ -71,6 +74,9 @@ def test_a_known_device_has_the_bounds_of_its_figures(bundle):
     assert found.tokens_per_s == (pytest.approx(20.0), pytest.approx(30.0), pytest.approx(40.0))
     assert "from published figures: a page" in found.notes
     assert "unproven: nobody has measured this bundle there" in found.notes
+    small = made(bundle(parameters=1e8), PI)
+    assert small.tokens_per_s == (pytest.approx(20.0 / SMALL), pytest.approx((20.0 / SMALL + 40.0) / 2), 40.0)
+    assert [note for note in small.notes if "smaller than the models" in note]
     other = made(bundle(format_name="onnx", quantization="int4"), PI)
     assert other.tokens_per_s[0] == pytest.approx(20.0 * 0.5 / 1.3)
     assert [note for note in other.notes if "unproven: what onnx reaches" in note]
