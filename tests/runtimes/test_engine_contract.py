@@ -13,7 +13,6 @@ import pytest
 from edge import bundle as bundles
 from edge import time_spent
 from edge.errors import InputError, UsageError
-from edge.errors import UsageError
 from edge.find import load, names
 from edge.runtimes import traffic
 from edge.runtimes.model import open_bundle

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from edge.bundle import Bundle
 from edge.errors import EdgeError
@@ -65,7 +65,10 @@ def record(
     with native_stderr.captured():
         model = ProfiledModel(path, threads=threads or physical_cores(), packed="")
         runner = _Runner(model, "tokens", decode.outputs["logits"].shape[-1])
-        session = TfliteSession(runner, header.signatures, context_length=context_length or bundle.context_length)
+        # Nobody keeps or copies the cache of what is profiled.
+        session = TfliteSession(
+            cast(litert.Runner, runner), header.signatures, context_length=context_length or bundle.context_length
+        )
         try:
             model.start()
             session.feed(prompt[:WARM_UP])
