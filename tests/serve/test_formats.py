@@ -12,6 +12,7 @@ from pathlib import Path
 import openai
 import pytest
 
+import edge
 from edge.find import names
 from edge.runtimes.model import open_bundle
 from edge.runtimes.session import Sampling
@@ -19,8 +20,9 @@ from tests.serve.conftest import HTTP, serving
 
 pytestmark = pytest.mark.runtime
 FORMATS = names("edge.export.formats")
+CORPUS = Path(edge.__file__).parent / "export" / "corpus"
 QUESTION = "What is the capital of France?"
-LONGEST = 24
+LONGEST = 32
 
 
 @pytest.fixture(scope="module")
@@ -94,29 +96,17 @@ def test_an_answer_has_the_form_that_was_asked_for(format_server):
 
 
 def test_tools_are_called(folders):
-    lamp = {
-        "type": "function",
-        "function": {
-            "name": "set_light", "description": "Turn the light of a room on or off.",
-            "parameters": {
-                "type": "object", "required": ["room", "state"],
-                "properties": {
-                    "room": {"type": "string", "enum": ["kitchen", "bedroom", "bathroom"]},
-                    "state": {"type": "string", "enum": ["on", "off"]},
-                },
-            },
-        },
-    }  # fmt: skip
+    case = json.loads((CORPUS / "tool_calls.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    [wanted] = case["calls"]
     with serving(folders("smollm2-act", "gguf")) as server:
         for choice in ("auto", "required"):
-            found = asked(server, "Turn off the light in the kitchen.", tools=[lamp], tool_choice=choice)
+            found = asked(server, case["messages"][0]["content"], tools=case["tools"], tool_choice=choice)
             [call] = found.choices[0].message.tool_calls
-            assert call.function.name == "set_light"
-            assert json.loads(call.function.arguments) == {"room": "kitchen", "state": "off"}
+            assert call.function.name == wanted["name"]
+            assert json.loads(call.function.arguments) == wanted["arguments"]
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_pictures_are_seen_as_by_edge_chat(folders, name, tmp_path):
+def test_pictures_are_seen_as_by_edge_chat(folders, tmp_path):
     from PIL import Image, ImageDraw
 
     drawn = Image.new("RGB", (224, 224), "white")
@@ -125,7 +115,7 @@ def test_pictures_are_seen_as_by_edge_chat(folders, name, tmp_path):
     held = io.BytesIO()
     drawn.save(held, "PNG")
     url = "data:image/png;base64," + base64.b64encode(held.getvalue()).decode()
-    folder = folders("smollm2-vision", name)
+    folder = folders("smollm2-vision", "gguf")  # what differs between formats is below the interface
     words = {"type": "text", "text": "What do you see?"}
     with open_bundle(folder) as model:
         message = {"role": "user", "content": [{"type": "image", "path": str(tmp_path / "circle.png")}, words]}
