@@ -1,6 +1,7 @@
 """What programs are told, on the echo runtime, over a real socket."""
 
 import base64
+import importlib.util
 import io
 import json
 
@@ -176,6 +177,17 @@ def test_roles_and_parts_become_what_templates_know(client):
         client.post("/v1/chat/completions", json={"messages": messages}).json()["choices"][0]["message"]["content"]
         == "ab"
     )
+
+
+def test_without_its_library_metrics_say_what_to_install(tiny, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "prometheus_client" else find(name, *more)
+    )
+    with serving(tiny) as server:
+        assert HTTP.post(f"{server.url}/v1/chat/completions", json=ask("hi")).status_code == 200
+        found = HTTP.get(f"{server.url}/metrics")
+        assert (found.status_code, "edge-deploy[serve]" in found.text) == (501, True)
 
 
 # --- tools

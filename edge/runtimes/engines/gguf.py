@@ -5,8 +5,9 @@ What was measured, and what follows from it (2 cores, SmolLM2-135M):
 1. The KV cache is float32 for an `f32` bundle and float16 for every other: half the memory, and
    quantization hides the difference.
 2. Flash attention is on: without it a token fed alone and the same token fed in a batch give
-   different bits, so a rewound session would not repeat itself. It also needs less scratch. But it
-   rounds keys and values to half precision whatever the cache holds (NMSE 1e-6 of a tiny random
+   different bits, so a rewound session would not repeat itself. (With several threads they differ even
+   so from 256 tokens on, and batches of four rows of q4_K too: decision 24.) It also needs less scratch.
+   But it rounds keys and values to half precision whatever the cache holds (NMSE 1e-6 of a tiny random
    model, 1e-12 without), so an `f32` bundle, which is there to be exact, goes without it.
 3. Logits are kept for at most `_LOGITS_BYTES` of positions per call of llama.cpp, which would
    otherwise reserve them for the whole batch: 100 MB for 512 tokens of a 49,152-word vocabulary.
