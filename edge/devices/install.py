@@ -18,10 +18,11 @@ from typing import Any
 from edge import bundle as bundles
 from edge.bundle import MANIFEST, Bundle, sha256_of
 from edge.devices import facts as device_facts
-from edge.devices import preflight, runner, signature
+from edge.devices import preflight, runner, service, signature
 from edge.devices.device import Device, Done, LinkLost
 from edge.devices.facts import Facts
 from edge.devices.runner import Pack, Runner
+from edge.devices.service import Service
 from edge.devices.store import Entry, Held, Inventory, Store
 from edge.errors import DeviceError, EdgeError, InputError
 from edge.progress import Progress, Silent
@@ -72,6 +73,7 @@ class Wishes:
     key: str | None = None  # the only one to take; pins it
     allow_downgrade: bool = False
     force: bool = False  # although preflight speaks against it
+    service: Service | None = None  # serve what is current, from now on and whenever the device starts
 
 
 def flash(folder: Path, device: Device, wishes: Wishes | None = None, progress: Progress | None = None) -> Flashed:
@@ -161,7 +163,8 @@ class _Flash:
         self.reached = True
         there = self._store.inventory()
         signature.admit(self._signed, bundle, there, self._device.address, self._wishes)
-        how = runner.choose(bundle, self.facts, progress)
+        wanted = self._wishes.service
+        how = runner.choose(bundle, self.facts, progress, serves=wanted is not None or there.served is not None)
         packs = [p for p in how.packs if p.id not in there.packs]
         files = {e.sha256: e for e in self._entries}
         for pack in packs:
@@ -182,6 +185,9 @@ class _Flash:
             )
         started = runner_hash(how)
         if there.current == bundle.id and there.bundles.get(bundle.id) == started and not lacking and not packs:
+            if wanted is not None:
+                with self._store.hold() as held:
+                    self._serve(held, wanted)
             return _Done(False, there.previous, how.how, None)
         with self._store.hold() as held:
             self._send(held, there, lacking, todo)
@@ -198,7 +204,19 @@ class _Flash:
             progress.start("tidying up")
             before = there.current if there.current != bundle.id else there.previous
             held.remove(*(set(there.bundles) - {bundle.id, before}))
+            if wanted is not None:
+                self._serve(held, wanted)
+            elif there.served is not None:
+                progress.start("starting the service anew")
+                self.notes += service.follow(self._device, there.root or self._store.root)
         return _Done(True, before, how.how, said)
+
+    def _serve(self, held: Held, wanted: Service) -> None:
+        """What is current is served from here on. The bundle is there and runs, whatever comes of this."""
+        self._progress.start("starting the service")
+        root = self._store.inventory().root or self._store.root
+        held.served(wanted.host, str(wanted.port))
+        service.install(self._device, root, self.facts.user_id or 0, wanted)
 
     def _send(self, held: Held, there: Inventory, lacking: Sequence[Entry], todo: int) -> None:
         self._progress.start(f"sending to {self._device.address}", max(1, todo), "bytes")

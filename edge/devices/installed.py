@@ -12,7 +12,7 @@ from typing import Any
 from edge import bundle as bundles
 from edge import cache
 from edge.bundle import MANIFEST, Bundle, sha256_of
-from edge.devices import book, facts, install
+from edge.devices import book, facts, install, service
 from edge.devices.device import Device
 from edge.devices.store import Inventory, Store
 from edge.errors import DeviceError, InputError, UsageError
@@ -44,7 +44,8 @@ def look(device: Device, root: str | None = None) -> dict[str, Any]:
     return {
         "address": device.address, "facts": asked.record(), "state": asked.state.record() if asked.state else {},
         "root": there.root, "free_bytes": there.free_bytes, "used_bytes": there.used_bytes,
-        "current": there.current, "previous": there.previous, "key": there.key, "packs": sorted(there.packs),
+        "current": there.current, "previous": there.previous, "key": there.key,
+        "served": there.served, "packs": sorted(there.packs),
         "bundles": [
             {k: getattr(b, k) for k in ("id", "name", "format", "quantization", "family", "size_bytes", "proven")}
             for b in held
@@ -107,6 +108,8 @@ def rollback(device: Device, root: str | None = None) -> tuple[Bundle, str | Non
     with store.hold() as held:
         install.prove(device, f"{store.root}/refs/{bundle.id}.start", bundle)
         held.rollback()
+        if there.served is not None:
+            service.restart(device, there.root or store.root)
     return bundle, there.current
 
 
@@ -125,7 +128,22 @@ def remove(
     if there.root is None:
         return (), 0
     with store.hold() as held:
+        if there.served is not None and there.current in gone:
+            service.remove(device, there.root)
+            held.served()
         return gone, held.remove(*gone)
+
+
+def stop_serving(device: Device, root: str | None = None) -> bool:
+    """Take the service away, and leave the bundles; whether there was one."""
+    store = Store(device, root)
+    there = store.inventory()
+    if there.root is None or there.served is None:
+        return False
+    with store.hold() as held:
+        gone = service.remove(device, there.root)
+        held.served()
+    return gone
 
 
 def small_files(store: Store, bundle: Bundle) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 
 from edge.find import load, names
 
-_PLACES = ("edge.devices.kinds", "edge.devices.pack")
+_PLACES = ("edge.devices.kinds", "edge.devices.pack", "edge.devices.card")
 _ASK_S = 10
 
 

@@ -24,10 +24,16 @@ _RUNTIME = {"gguf": "llama_cpp", "onnx": "onnxruntime", "tflite": "ai_edge_liter
 _PYTHON = (3, 11)
 _LARGE_BYTES = 1 << 18  # files from here on are shared between packs one by one
 
+# `listen` is a server, and needs packages that the other verbs do without: whichever flash brought them.
 _START = """\
 root=$(cd "${{0%/*}}/.." && pwd -P) || exit 1
 export ORT_DISABLE_TELEMETRY=1 PYTHONDONTWRITEBYTECODE=1 PYTHONUTF8=1
-{start} "$root/bundles/{bundle}" "$@"
+runs=edge.runtimes.worker
+if [ "$1" = listen ]; then
+  shift; runs=edge.serve
+  for web in "$root"/packs/web-*; do export EDGE_ALSO="$web"; done
+fi
+{start} -m $runs "$root/bundles/{bundle}" "$@"
 """
 
 
@@ -42,21 +48,23 @@ class Pack:
 
 @dataclass(frozen=True)
 class Runner:
-    """`start` is a shell script that takes `serve`, `selftest`, `bench` or `ask`; `how` says it in words."""
+    """`start` is a shell script that takes `serve`, `selftest`, `bench`, `ask` or `listen`; `how` says it in words."""
 
     start: str
     how: str
     packs: tuple[Pack, ...]
 
 
-def choose(bundle: Bundle, facts: Facts, progress: Progress) -> Runner:
-    """What starts `bundle` there. Raises `DeviceError` when nothing does."""
+def choose(bundle: Bundle, facts: Facts, progress: Progress, *, serves: bool = False) -> Runner:
+    """What starts `bundle` there; with `serves`, as a server too. Raises `DeviceError` when nothing does."""
     lacking = lacks(bundle, facts)
     if not lacking:
         code = _code()
-        start = f'PYTHONPATH="$root/packs/{code.id}" exec {_quoted(facts.python or "python3")} -m edge.runtimes.worker'
+        web = [_web(facts.python_version, progress)] if serves else []
+        place = f'PYTHONPATH="$root/packs/{code.id}${{EDGE_ALSO:+:$EDGE_ALSO}}"'
+        start = f"{place} exec {_quoted(facts.python or 'python3')}"
         version = ".".join(map(str, facts.python_version))
-        return Runner(_START.format(start=start, bundle=bundle.id), f"its own Python {version}", (code,))
+        return Runner(_START.format(start=start, bundle=bundle.id), f"its own Python {version}", (code, *web))
     if facts.profile.machine != "aarch64" or facts.bits != 64:
         raise DeviceError(
             f"nothing can run a {bundle.format} bundle there: its Python {lacking}, and there is no runtime pack "
@@ -64,12 +72,25 @@ def choose(bundle: Bundle, facts: Facts, progress: Progress) -> Runner:
             hint=f"install there: pip install 'edge-deploy[{bundle.format}]', and name that Python with --python",
         )
     level = load("edge.devices.pack", "levels").best(facts.profile.features)
+    return packed(bundle, level.name, progress, serves=serves)
+
+
+def packed(bundle: Bundle, level: str, progress: Progress, *, serves: bool = False) -> Runner:
+    """What starts `bundle` with our own pack, for arm64 processors of `level`."""
     made = load("edge.devices.pack", "build").build(
-        [bundle.format], level.name, vision=bool(bundle.image), progress=progress
+        [bundle.format], level, vision=bool(bundle.image), progress=progress
     )
     words = made.start(f"$root/packs/{made.id}")
-    start = "exec " + " ".join(f'"{word}"' for word in words) + " -m edge.runtimes.worker"
-    return Runner(_START.format(start=start, bundle=bundle.id), f"the runtime pack for {level.name}", (_split(made),))
+    start = "exec " + " ".join(f'"{word}"' for word in words)
+    web = [_web(tuple(map(int, made.python.split("."))), progress)] if serves else []
+    return Runner(_START.format(start=start, bundle=bundle.id), f"the runtime pack for {level}", (_split(made), *web))
+
+
+def _web(python: Sequence[int], progress: Progress) -> Pack:
+    """What a server needs beside what runs the model."""
+    folder: Path = load("edge.devices.pack", "web").build(".".join(map(str, python[:2])), progress)
+    names = sorted(p for p in folder.rglob("*") if p.is_file())
+    return _tarred("web", [(p.relative_to(folder).as_posix(), p, False) for p in names])
 
 
 def lacks(bundle: Bundle, facts: Facts) -> str | None:

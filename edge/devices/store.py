@@ -57,6 +57,7 @@ class Inventory:
     packs: frozenset[str] = frozenset()
     key: str | None = None
     serials: Mapping[str, int] = field(default_factory=dict)
+    served: str | None = None  # "HOST PORT" where a service listens
 
     @property
     def used_bytes(self) -> int:
@@ -94,7 +95,7 @@ def parse_inventory(text: str) -> Inventory:
     return Inventory(
         free_bytes=int(one.get("free") or 0) << 10, root=one.get("root"), current=one.get("current"),
         previous=one.get("previous"), blobs=blobs, parts=parts, bundles=bundles, packs=frozenset(packs),
-        key=one.get("key"), serials=serials,
+        key=one.get("key"), serials=serials, served=one.get("served"),
     )  # fmt: skip
 
 
@@ -268,6 +269,10 @@ class Held:
     def pin(self, key: str, name: str, serial: int | None) -> None:
         """Note whose bundles are taken here, and how new the last one called `name` was."""
         self._call("pin", key, name, "" if serial is None else str(serial))
+
+    def served(self, *listens: str) -> None:
+        """Note that a service serves what is current, at this address and port; or that there is none any more."""
+        self._call("served", *listens)
 
     def _call(self, verb: str, *args: str, stdin: bytes = b"") -> Done:
         return self._store.call(verb, self._token, *args, stdin=stdin, timeout_s=_SYNC_S)

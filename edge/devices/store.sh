@@ -10,7 +10,10 @@
 #   refs/ID.start         how it is started; refs/ID.packs: a line for each pack it needs; refs/PACK.pack: as refs/ID
 #   packs/PACK/           a runtime, unpacked
 #   current  previous     -> bundles/ID
+#   refs/ID.untested      it was put here where it could not run, and tests itself when it is started first
 #   bin/edge-chat         talks to what is current: for whoever sits at the device
+#   bin/edge-serve        serves what is current: what the service starts
+#   served                on which address and port, where there is a service
 set -u
 verb=$1 root=$2
 shift 2
@@ -62,20 +65,22 @@ fill() { # FOLDER, lines on stdin; what is there already is replaced one by one
 }
 each_bundle() { # the ids that there are lines of
   for ref in "$root"/refs/*; do
-    case $ref in *.packs | *.pack | *.start | *.new | *\*) ;; *) echo "${ref##*/}" ;; esac
+    case $ref in *.packs | *.pack | *.start | *.untested | *.new | *\*) ;; *) echo "${ref##*/}" ;; esac
   done
 }
 
 # A link to it from a folder of PATH works too. What cannot be written now is written at the next change.
-talk() {
+command_for() { # NAME VERB
   mkdir -p "$root/bin" 2>/dev/null || return 0
   printf '%s\n' "#!$(command -v sh)" \
     'here=$(readlink -f "$0") && root=${here%/bin/*} || exit 1' \
     'now=$(readlink "$root/current") || now=$(readlink "$root/current.new")' \
     '[ -n "$now" ] || { echo "edge: nothing is installed in $root" >&2; exit 4; }' \
-    'exec sh "$root/refs/${now##*/}.start" ask "$@"' \
-    > "$root/bin/edge-chat.new" 2>/dev/null && chmod 755 "$root/bin/edge-chat.new" \
-    && mv -f "$root/bin/edge-chat.new" "$root/bin/edge-chat" || :
+    'now=$root/refs/${now##*/}' \
+    'if [ -e "$now.untested" ]; then said=$(sh "$now.start" selftest 2>&1) || { echo "$said" >&2; exit 1; }; fi' \
+    'rm -f "$now.untested"' \
+    "exec sh \"\$now.start\" $2 \"\$@\"" \
+    > "$root/bin/$1.new" 2>/dev/null && chmod 755 "$root/bin/$1.new" && mv -f "$root/bin/$1.new" "$root/bin/$1" || :
 }
 
 case $verb in
@@ -99,6 +104,7 @@ inventory)
   done
   for name in packs/*; do [ -d "$name" ] && echo "pack ${name#packs/}"; done
   [ -f key ] && echo "key $(cat key)"
+  [ -f served ] && echo "served $(cat served)"
   [ -f serials ] && while read -r line; do echo "serial $line"; done < serials
   exit 0
   ;;
@@ -109,7 +115,8 @@ hold) # TOKEN: holds the lock as long as somebody writes a byte every few second
     flock -n 9 || fail 75 "$(cat "$root/lock.owner" 2>/dev/null)"
     printf %s "$1" > "$root/lock.owner" || fail 74 "$root cannot be written"
     settle
-    talk
+    command_for edge-chat ask
+    command_for edge-serve listen
     rm -rf "$root"/bundles/.new-* "$root"/bundles/.old-* "$root"/packs/.new-* "$root"/incoming
     echo held
     # busybox's timeout leaves a watchdog behind for a second: it must not hold the lock.
@@ -184,6 +191,7 @@ stage) # TOKEN ID START PACK..., lines on stdin
 switch) # TOKEN ID
   owned "$1"
   [ -f "$root/bundles/$2/edge.json" ] || fail 77 "bundle $2 is not there"
+  rm -f "$root/refs/$2.untested"
   if [ -f "$root/refs/$2.start.new" ]; then
     mv -f "$root/refs/$2.start.new" "$root/refs/$2.start" || fail 74 "$root/refs cannot be written"
   fi
@@ -207,7 +215,8 @@ remove) # TOKEN ID...: bundles, and what only they needed
   for id; do
     for name in current previous; do [ "$(target $name)" = "$id" ] && rm -f "$root/$name"; done
     flush "$root"
-    rm -rf "$root/bundles/$id" "$root/refs/$id" "$root/refs/$id.packs" "$root/refs/$id.start" "$root/refs/$id.start.new"
+    rm -rf "$root/bundles/$id" "$root/refs/$id" "$root/refs/$id.packs" "$root/refs/$id.start" "$root/refs/$id.start.new" \
+      "$root/refs/$id.untested"
   done
   for pack in "$root"/packs/*; do
     [ -d "$pack" ] || continue
@@ -275,6 +284,11 @@ pin) # TOKEN KEY NAME SERIAL: whose bundles this device takes, and how new the l
   { grep -sv "^$3 " "$root/serials"; [ -z "$4" ] || echo "$3 $4"; } > "$root/serials.new"
   mv -f "$root/serials.new" "$root/serials" || fail 74 "$root cannot be written"
   flush "$root/serials"
+  ;;
+served) # TOKEN HOST PORT, or only TOKEN when there is no service any more
+  owned "$1"
+  if [ $# = 1 ]; then rm -f "$root/served"; else echo "$2 $3" > "$root/served" || fail 74 "$root cannot be written"; fi
+  flush "$root"
   ;;
 *) fail 64 "store.sh has no $verb" ;;
 esac

@@ -64,7 +64,9 @@ def device(request, tmp_path):
 def quick(monkeypatch):
     """Bundles that need no Python there: what starts them is a line of shell."""
     start = """case $1 in selftest) echo '{"tokens": [1], "compared": 0}' ;; *) exit 64 ;; esac"""
-    monkeypatch.setattr(runner, "choose", lambda bundle, facts, progress: Runner(f"{start} # {bundle.id}", "sh", ()))
+    monkeypatch.setattr(
+        runner, "choose", lambda bundle, facts, progress, **_: Runner(f"{start} # {bundle.id}", "sh", ())
+    )
 
 
 @pytest.fixture

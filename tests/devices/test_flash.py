@@ -98,7 +98,7 @@ def test_a_bundle_that_fails_there_never_becomes_current(memory, folders, monkey
         'echo \'{"error": "says other tokens"}\'; exit 1': "says other tokens",
         "echo no library >&2; exit 1": "no library",
     }.items():
-        monkeypatch.setattr(install.runner, "choose", lambda *_, s=script: install.Runner(s, "sh", ()))
+        monkeypatch.setattr(install.runner, "choose", lambda *_, s=script, **__: install.Runner(s, "sh", ()))
         with pytest.raises(DeviceError, match=rf"fails its self-test there: .*{words}(.|\n)*still does"):
             flash(new, memory)
         assert Store(memory).inventory().current == bundles.read(old).id
@@ -107,7 +107,7 @@ def test_a_bundle_that_fails_there_never_becomes_current(memory, folders, monkey
 
 def test_what_runs_is_started_as_before_when_a_new_way_to_start_it_fails(memory, folders, monkeypatch):
     flash(folders[0], memory)
-    monkeypatch.setattr(install.runner, "choose", lambda *_: install.Runner("exit 9", "sh", ()))
+    monkeypatch.setattr(install.runner, "choose", lambda *_, **__: install.Runner("exit 9", "sh", ()))
     with pytest.raises(DeviceError, match="fails its self-test"):
         flash(folders[0], memory)
     whole(memory, folders[0])

@@ -141,7 +141,7 @@ def group():
 
 def test_a_bundle_that_takes_more_memory_than_there_is_never_runs(memory, group, folders, monkeypatch):
     def starts(script):
-        monkeypatch.setattr(install.runner, "choose", lambda *_: install.Runner(script, "sh", ()))
+        monkeypatch.setattr(install.runner, "choose", lambda *_, **__: install.Runner(script, "sh", ()))
 
     old, new = folders
     starts('echo \'{"tokens": [1], "compared": 0}\'')

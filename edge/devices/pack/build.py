@@ -80,7 +80,8 @@ here=${0%/*}
 [ "$here" = "$0" ] && here=.
 here=$(cd "$here" && pwd) || exit 1
 unset LD_PRELOAD LD_LIBRARY_PATH PYTHONSTARTUP
-export PYTHONHOME="$here" PYTHONPATH="$here/site" PYTHONNOUSERSITE=1 PYTHONUTF8=1 PYTHONDONTWRITEBYTECODE=1
+export PYTHONHOME="$here" PYTHONPATH="$here/site${EDGE_ALSO:+:$EDGE_ALSO}" PYTHONNOUSERSITE=1 PYTHONUTF8=1
+export PYTHONDONTWRITEBYTECODE=1
 export ORT_DISABLE_TELEMETRY=1
 # Android has no /tmp, and its shell no home of its own.
 [ -n "$TMPDIR" ] || [ -w /tmp ] || export TMPDIR="$here"
