@@ -8,7 +8,7 @@ from typing import Any
 
 from edge import conditions
 from edge.commands._places import Place
-from edge.errors import EdgeError, UsageError
+from edge.errors import DeviceError, EdgeError, UsageError
 from edge.fitness import Fitness, judge
 from edge.measurement import Measurement, Result
 from edge.runtimes import bench_worker
@@ -105,7 +105,7 @@ class Subject:
         if not self._warm:
             return None
         last = self._warm[-1]
-        after = self.place.conditions()
+        after = self._now()
         return Result(
             bundle={
                 **{
@@ -124,11 +124,11 @@ class Subject:
                 "new_tokens": self._args.new_tokens,
             },
             before=self.before.record(),
-            after=after.record(),
+            after=after,
             during=tuple(self._during),
             measurements={m.name: m for m in self._taken()},
             emulated=self.place.emulated,
-            notes=tuple(self._remarks(after.record())),
+            notes=tuple(self._remarks(after)),
             fitness={
                 "against": list(self._fitness.against),
                 "notes": list(self._fitness.notes),
@@ -169,6 +169,13 @@ class Subject:
                 taken.append(each(f"held_{kind}", "bytes", (float(row["held"][kind]) for row in self._warm)))
             taken.append(each("private_before", "bytes", (float(r["held_before"]["private"]) for r in self._warm)))
         return taken
+
+    def _now(self) -> Mapping[str, Any]:
+        """How the machine is; how it was last, when it was lost on the way: what was measured there is right."""
+        try:
+            return self.place.conditions().record()
+        except DeviceError:
+            return self._during[-1] if self._during else self.before.record()
 
     def _remarks(self, after: Mapping[str, Any]) -> list[str]:
         notes = [*self._notes]

@@ -87,30 +87,36 @@ class Process:
         ends = time.monotonic() + timeout_s
         if self._popen.stdin and not self._popen.stdin.closed:
             self._popen.stdin.close()
-        out = bytearray()
-        while chunk := self.read(timeout_s=max(0.0, ends - time.monotonic())):
-            out += chunk
+        out = self._rest(ends, timeout_s)
         try:
             code = self._popen.wait(max(0.1, ends - time.monotonic()))
         except subprocess.TimeoutExpired:
             self.kill()
-            raise LinkLost(f"{self._name}: no end after {timeout_s:.0f} s") from None
+            raise LinkLost(f"{self._name}: no end after {timeout_s:g} s") from None
         self._close()
         err = bytes(self._err)
         self._judge(code, err)
-        return Done(128 - code if code < 0 else code, bytes(out), err)
+        return Done(128 - code if code < 0 else code, out, err)
 
     def talk(self, stdin: bytes, timeout_s: float) -> Done:
         """Feed it `stdin` while reading what it says: `run` of every kind of device."""
         feeding = threading.Thread(target=self._feed, args=(stdin, timeout_s), daemon=True)
         feeding.start()
-        out = bytearray()
         ends = time.monotonic() + timeout_s
-        while chunk := self.read(timeout_s=max(0.0, ends - time.monotonic())):
-            out += chunk
+        out = self._rest(ends, timeout_s)
         feeding.join(timeout_s)
         done = self.finish(max(1.0, ends - time.monotonic()))
-        return Done(done.code, bytes(out), done.err)
+        return Done(done.code, out, done.err)
+
+    def _rest(self, ends: float, timeout_s: float) -> bytes:
+        """What it still writes, until it ends or the clock says `ends`, which is `timeout_s` after it was asked."""
+        out = bytearray()
+        try:
+            while chunk := self.read(timeout_s=max(0.0, ends - time.monotonic())):
+                out += chunk
+        except LinkLost:
+            raise LinkLost(f"{self._name}: no end after {timeout_s:g} s") from None
+        return bytes(out)
 
     def kill(self) -> None:
         if self._popen.poll() is None:

@@ -175,6 +175,38 @@ def test_bench_on_a_device(far, tmp_path, capsys):
     assert "which bundle?" in capsys.readouterr().err
 
 
+def test_what_was_measured_before_the_device_was_lost_is_kept(far, tmp_path, capsys, monkeypatch):
+    from edge.commands._places import There
+
+    answered, ask, look = [], There.measure, There.conditions
+
+    def measure(self, request):
+        if len(answered) == 2:
+            raise LinkLost("the cable is out")
+        answered.extend([request] if request["do"] == "answer" else [])
+        return ask(self, request)
+
+    def conditions(self):
+        if len(answered) == 2 and lost:
+            raise LinkLost("the cable is out")
+        lost.extend(answered[1:])
+        return look(self)
+
+    lost = []
+    monkeypatch.setattr(There, "measure", measure)
+    monkeypatch.setattr(There, "conditions", conditions)
+    out = tmp_path / "run.json"
+    few = ["--repeats", "5", "--prompt-tokens", "8", "--new-tokens", "4", "--force", "-o", str(out)]
+    assert main(["bench", "--on", far.address, *few]) == 4
+    [result] = json.loads(out.read_text())["results"]
+    assert len(result["during"]) == 2
+    assert result["after"] == result["during"][-1]
+    assert any(note.startswith("cut short: ") and "the cable is out" in note for note in result["notes"])
+    said = capsys.readouterr()
+    assert "the cable is out" in said.err
+    assert "tiny" in said.out
+
+
 def test_who_sits_at_the_device_talks_to_what_is_current(tmp_path):
     device = connect(f"local:{tmp_path / 'store'}")
     command = f"{device.root}/bin/edge-chat"
