@@ -1,6 +1,6 @@
 """Programs of this machine that it takes to reach devices, and to build for them.
 
-Whoever needs one says so where it is used: a kind of device, or a part of the runtime pack, with `NEED = Need(...)`.
+Whoever needs one says so where it is used: a kind of device, a part of the runtime pack or of cards, with `NEED = Need(...)`.
 """
 
 from __future__ import annotations
