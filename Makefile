@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 RIGS := adb mksh busybox-static openssh-client openssh-server
 RIGS += qemu-user-static binfmt-support
 RIGS += g++-aarch64-linux-gnu cmake ninja-build
-RIGS += qemu-system-arm ipxe-qemu
+RIGS += qemu-system-arm ipxe-qemu e2fsprogs
 # Holds the programs of tools where the kernel has no Landlock.
 RIGS += bubblewrap
 # To look at pages.

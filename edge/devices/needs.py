@@ -1,6 +1,6 @@
 """Programs of this machine that it takes to reach devices, and to build for them.
 
-Whoever needs one says so where it is used: a kind of device, a part of the runtime pack or of cards, with `NEED = Need(...)`.
+Whoever needs one says so where it is used, with `NEED = Need(...)`: a kind of device, a part of the pack or of cards.
 """
 
 from __future__ import annotations
