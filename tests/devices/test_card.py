@@ -286,8 +286,8 @@ def test_the_service_follows_a_flash_and_a_rollback_and_goes(booted):
     try:
         assert flash(folder / "other", device).notes == ()
         assert asked(rig, "which?")[0].startswith("other")
-        installed.rollback(device)
-        assert asked(rig, "which?")[0].startswith("tiny")
+        assert installed.rollback(device)[0].name == "tiny"
+        assert "bundles/" + bundles.read(folder / "tiny").id in rig.run("systemctl status edge-serve --no-pager").stdout
         assert installed.stop_serving(device)
         assert rig.run("systemctl is-active edge-serve; ls /etc/systemd/system").stdout.startswith("inactive")
         flash(folder / "tiny", device, Wishes(service=Service(port=8090)))
