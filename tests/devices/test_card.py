@@ -218,6 +218,35 @@ def test_images_of_other_systems_are_refused(files, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.rig
+@pytest.mark.parametrize("person", ["pi:x:1000:1000:,,,:/home/pi:/bin/bash\n", ""])
+def test_what_is_written_belongs_to_the_first_person_or_else_to_root(files, tmp_path, person):
+    (tmp_path / "etc/etc").mkdir(parents=True)
+    (tmp_path / "etc/etc/passwd").write_text(f"root:x:0:0:root:/root:/bin/bash\n{person}")
+    files.add(tmp_path / "etc")
+    tree = tmp_path / "tree"
+    owners = image._around(tree, files, Service())
+    text = (tree / "etc/systemd/system/edge-serve.service").read_text()
+    if person:
+        assert owners == [("/var/lib/edge", 1000), ("/home/pi", 1000)]
+        assert (tree / "home/pi/.local/share/edge").readlink().as_posix() == "/var/lib/edge"
+        assert "\nUser=1000\n" in text
+    else:
+        assert owners == []
+        assert "\nUser=0\n" in text
+
+
+@pytest.mark.rig
+def test_a_partition_that_cannot_grow_is_refused_with_what_to_do(files, tmp_path):
+    path = gpt(tmp_path / "gpt", MIB, 2 * MIB)
+    with pytest.raises(InputError, match=r"cannot be grown here \(its table is a GPT\)(.|\n)*truncate -s"):
+        image._grow(files, partitions.read(path)[0], path, 100 * MIB)
+    path = mbr(tmp_path / "mbr", (0x83, MIB, MIB), (0x83, 2 * MIB, MIB))
+    with pytest.raises(InputError, match="it is not the last one"):
+        image._grow(files, partitions.read(path)[0], path, 100 * MIB)
+    assert image._grow(files, partitions.read(path)[1], path, 1) == 0
+
+
 # --- a card that is booted
 
 

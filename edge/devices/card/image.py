@@ -33,7 +33,7 @@ from edge.progress import Progress, Silent
 from edge.runtimes import integrity
 
 ROOT = "/var/lib/edge"  # of the store: homes are made, and renamed, when a card is started first
-_OWNER = 1000  # the first person of a Raspberry Pi OS or Debian, whatever they will be called
+_OWNER = 1000  # the first person of a Raspberry Pi OS, whatever they will be called
 _ALIGNED = 4 << 20
 _CHUNK = 1 << 20
 
@@ -149,17 +149,18 @@ def _store(root: Path, folder: Path, bundle: Bundle, how: Runner, wanted: Servic
 def _around(tree: Path, files: Ext4, wanted: Service) -> list[tuple[str, int]]:
     """The unit, enabled; the command for whoever logs in; and the store where a flash of the first person looks for it.
 
-    What of all this belongs to that person.
+    What of all this belongs to that person, or to root where an image has none yet: a service of somebody who is not
+    there would not start, and root's may do nothing but read.
     """
+    home = re.search(rf"^[^:]+:[^:]*:{_OWNER}:[^\n]*:(/[^:\n]+):[^:\n]*$", _text(files, "/etc/passwd"), re.MULTILINE)
     units = tree / service.PLACE.lstrip("/")
     (units / "multi-user.target.wants").mkdir(parents=True)
-    (units / service.UNIT).write_text(service.unit(wanted, ROOT, _OWNER), encoding="utf-8")
+    (units / service.UNIT).write_text(service.unit(wanted, ROOT, _OWNER if home else 0), encoding="utf-8")
     (units / "multi-user.target.wants" / service.UNIT).symlink_to(f"../{service.UNIT}")
     (tree / "usr/local/bin").mkdir(parents=True)
     (tree / "usr/local/bin/edge-chat").symlink_to(f"{ROOT}/bin/edge-chat")
-    home = re.search(rf"^[^:]+:[^:]*:{_OWNER}:[^\n]*:(/[^:\n]+):[^:\n]*$", _text(files, "/etc/passwd"), re.MULTILINE)
     if home is None:
-        return [(ROOT, _OWNER)]
+        return []
     (tree / home[1].lstrip("/") / ".local/share").mkdir(parents=True)
     (tree / home[1].lstrip("/") / ".local/share/edge").symlink_to(ROOT)
     return [(ROOT, _OWNER), (home[1], _OWNER)]
