@@ -152,19 +152,6 @@ def test_a_raspberry_pi_is_measured_there_and_says_how_it_is(pi, tiny, tmp_path)
     assert "<td>throttling</td><td>not measured</td><td>not measured</td><td>not measured</td>" in page
 
 
-def test_a_phone_is_measured_there_and_says_how_it_is(phone, tiny, tmp_path):
-    if Store(phone).inventory().current is None:
-        install.flash(tiny("gguf"), phone)
-    out = tmp_path / "run.json"
-    few = ["--repeats", "1", "--prompt-tokens", "8", "--new-tokens", "4"]
-    assert main(["bench", "--on", phone.address, *few, "-o", str(out)]) == 0
-    [result] = measurement.read(out).results
-    assert result.emulated
-    assert len(result.measurements["inter_token"].samples) > 0
-    for state in (result.before, *result.during, result.after):
-        assert (state["battery_percent"], state["thermal_status"]) == (84, 0)
-
-
 def test_a_phone_sees_what_this_machine_sees(phone, tiny, tmp_path):
     from PIL import Image
 
