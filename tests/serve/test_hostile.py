@@ -317,7 +317,7 @@ def test_a_client_that_takes_nothing_is_hung_up_on():
 
 
 def test_two_answers_take_turns(tiny, held):
-    with serving(tiny, parallel=2) as server, ThreadPoolExecutor(1) as pool:
+    with serving(tiny, parallel=2) as server, ThreadPoolExecutor(2) as pool:
         done = []
 
         def one(text):
@@ -326,10 +326,13 @@ def test_two_answers_take_turns(tiny, held):
 
         long = pool.submit(one, "l" * 900)
         server.until(lambda: server.house.turns.n_active == 1)
+        short = pool.submit(one, "short")
+        # On a busy machine, the long one would be done before the short one came.
+        server.until(lambda: server.house.turns.n_active + server.house.turns.n_waiting == 2)
         held.release()
-        one("short")
-        assert done == ["s"]
+        short.result()
         long.result()
+        assert done == ["s", "l"]
 
 
 def test_clients_are_served_in_turn_whatever_each_has_waiting(tiny, held):
