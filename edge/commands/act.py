@@ -62,6 +62,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--context", type=int, metavar="N", help="tokens to hold (default: the bundle's)")
     group.add_argument("--threads", type=int, metavar="N", help="default: the physical cores")
     group.add_argument("--no-check", action="store_true", help="do not compare the files with the manifest")
+    _wherever(parser)
+
+
+def _wherever(parser: argparse.ArgumentParser) -> None:
+    """Let the request stand behind options too: argparse takes words that may be left out only side by side."""
+
+    def known(args: Any = None, namespace: Any = None) -> Any:
+        del parser.__dict__["parse_known_args"]
+        try:
+            return parser.parse_known_intermixed_args(args, namespace)
+        finally:
+            parser.__dict__["parse_known_args"] = known
+
+    parser.__dict__["parse_known_args"] = known
 
 
 def run(args: argparse.Namespace) -> int:

@@ -268,8 +268,7 @@ def _bodies(functions: Sequence[Mapping[str, Any]], key: str, words: str) -> Ite
     """The JSON object of a call of each tool. Each schema is a document for itself, for `$ref` begins at its root."""
     yield "body: " + " | ".join(f"tool_{i}" for i in range(len(functions)))
     if words:
-        # As they stand inside a string of JSON, and once more as they stand inside a sentence.
-        spelled = json.dumps(f"{words} {words[0].lower()}{words[1:]}", ensure_ascii=False)[1:-1]
+        spelled = json.dumps(words, ensure_ascii=False)[1:-1]  # as they stand inside a string of JSON
         yield f"COPY: %regex {json.dumps({'substring_words': spelled})}"
         yield "COPIED: COPY & /[^ ]|[^ ].*[^ ]/"
     for i, f in enumerate(functions):
@@ -277,7 +276,7 @@ def _bodies(functions: Sequence[Mapping[str, Any]], key: str, words: str) -> Ite
         yield f'tool_{i}: "{{" "\\"name\\":" " "? {named} " "? {json.dumps(json.dumps(key) + ":")} " "? given_{i} "}}"'
         schema = _arguments(f)
         if words and _is_flat(schema):
-            yield from _copied(f"given_{i}", schema)
+            yield from _copied(f"given_{i}", schema, len(words))
         else:
             yield f"given_{i}: %json {json.dumps(schema)}"
 
@@ -289,10 +288,11 @@ def _is_flat(schema: Mapping[str, Any]) -> bool:
     } and "$ref" not in json.dumps(schema)  # fmt: skip
 
 
-def _copied(rule: str, schema: Mapping[str, Any]) -> Iterable[str]:
+def _copied(rule: str, schema: Mapping[str, Any], longest: int) -> Iterable[str]:
     """An object of the properties in their order, where free text is copied.
 
-    `first_n` is what may follow the brace before property n, `more_n` what may follow another one.
+    `longest` is how long a copy can be. `first_n` is what may follow the brace before property n, `more_n` what may
+    follow another one.
     """
     properties = list(schema["properties"].items())
     required = schema.get("required", ())
@@ -302,18 +302,22 @@ def _copied(rule: str, schema: Mapping[str, Any]) -> Iterable[str]:
         yield f"{rule}_first_{n}: {rule}_{n} {rule}_more_{n + 1}{skip.format('first')}"
         yield f'{rule}_more_{n}: "," " "? {rule}_{n} {rule}_more_{n + 1}{skip.format("more")}'
         key = json.dumps(json.dumps(name, ensure_ascii=False) + ":")
-        yield f'{rule}_{n}: {key} " "? {_value(about)}'
+        yield f'{rule}_{n}: {key} " "? {_value(about, longest)}'
     for kind in ("first", "more"):
         yield f'{rule}_{kind}_{len(properties)}: ""'
 
 
-def _value(about: Any) -> str:
+def _value(about: Any, longest: int) -> str:
     kind = about.get("type") if isinstance(about, dict) else None
-    # A pattern, an enumeration, a length: the schema says more of it than that it is text.
-    if kind == "string" and about.keys() <= {"type", "description", "title", "default"}:
+    # A pattern, an enumeration, a length that matters: the schema says more of it than that it is text.
+    if (
+        kind == "string"
+        and about.keys() <= {"type", "description", "title", "default", "minLength", "maxLength"}
+        and (about.get("minLength", 0) <= 1 and about.get("maxLength", longest) >= longest)
+    ):
         return '"\\"" COPIED "\\""'
     if kind == "array" and about.keys() <= {"type", "description", "title", "items"} and about.get("items"):
-        item = _value(about["items"])
+        item = _value(about["items"], longest)
         return f'"[" ({item} ("," " "? {item})*)? "]"'
     return "%json " + json.dumps({**about, "x-guidance": _GUIDANCE} if isinstance(about, dict) else about)
 

@@ -48,6 +48,12 @@ def test_reading_that_was_allowed(act: Any) -> None:
     assert "1. read_file  path = todo.txt" in err
 
 
+def test_the_request_may_stand_behind_options(act: Any) -> None:
+    assert act(act.bundle, "--yes-to", "read", "--threads", "1", READ)[:2] == (0, "milk\n")
+    with pytest.raises(SystemExit):
+        act(act.bundle, "--threads", "1", READ, "and another")
+
+
 def test_nobody_there_means_no(act: Any) -> None:
     code, out, _ = act(act.bundle, DELETE)
     assert code == 1

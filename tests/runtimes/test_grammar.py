@@ -220,3 +220,39 @@ def test_a_token_against_the_grammar_is_an_error() -> None:
     mask = grammars().schema({"type": "integer"}).mask(Sampling(temperature=1.0))
     with pytest.raises(EdgeError, match="the grammar of this answer is too complex"):
         mask(np.zeros(300, np.float32), [grammars().tokenizer.encode("x")[0]])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([0.0, 1.0]))
+def test_free_text_is_copied_from_the_words(seed: int, heat: float) -> None:
+    """Noise says nothing but words that were said, in their order."""
+    words = 'remind me of the "red" carpet, at 7:30'
+    tool = {
+        "name": "remind",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "what": {"type": "string", "minLength": 1, "maxLength": 200},
+                "urgent": {"type": "boolean"},
+                "things": {"type": "array", "items": {"type": "string"}},
+                "label": {"type": "string", "pattern": "^[a-z]{3}$"},
+            },
+            "required": ["what"],
+        },
+    }
+    sampling = Sampling(temperature=heat, seed=seed, max_tokens=300)
+    text, stopped = said(grammars().tools([tool], idle=False, most=1, words=words), seed, sampling)
+    assert stopped == "end"
+    [call] = tool_calls.read(text).calls
+    jsonschema.validate(call.arguments, tool["parameters"])
+    assert all(copied in words for copied in [call.arguments["what"], *call.arguments.get("things", ())])
+
+
+def test_optional_arguments_may_be_left_out_and_nested_ones_are_held_whole() -> None:
+    nested = {"name": "n", "parameters": {"properties": {"a": {"$ref": "#/$defs/x"}}, "$defs": {"x": {"type": "null"}}}}
+    held = grammars().tools([LIGHT, nested], words="kitchen light on")
+    for arguments in ('{"room":"kitchen","state":"on"}', '{"room":"light","state":"on","level":3}'):
+        assert held.accepts(f'<tool_call>{{"name":"set_light","arguments":{arguments}}}</tool_call>')
+    assert held.accepts('<tool_call>{"name":"n","arguments":{"a":null}}</tool_call>')
+    for arguments in ('{"room":"hall","state":"on"}', '{"state":"on"}', '{"room":"kitchen","level":3}'):
+        assert not held.accepts(f'<tool_call>{{"name":"set_light","arguments":{arguments}}}</tool_call>')

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 # Everyday words that mean the same thing to tools; each line is one thing.
@@ -21,10 +21,10 @@ timer countdown
 alarm wake
 file document text
 folder directory
-delete remove erase trash cancel drop scrap
+delete remove erase trash cancel drop scrap clear wipe
 list show read see what which tell
 find search look locate where
-add create new make put write append
+add create new make put write append save store keep
 change move reschedule rename postpone
 heating thermostat heat warm temperature warmth
 blind shutter curtain shade
@@ -39,19 +39,53 @@ date day today
 """
 _GROUPS = {word: words.split()[0] for words in _SAME.strip().splitlines() for word in words.split()}
 _LITTLE = "a an the of to in on at for and or is are be my me it that this with from by as i you please"
+_LITTLE += " some something any can could would"
 _STOP = frozenset(_LITTLE.split())
+
+
+def looks(request: str, functions: Sequence[Mapping[str, Any]], most: int, *, near: float) -> list[list[int]]:
+    """The numbers of `functions` in lists of at most `most`, in the order in which they are worth a look.
+
+    First those that fit the words about as well as the best (at least `near` of its weight), then the best alone, which
+    a small model may overlook among others, then the rest.
+    """
+    weights = _scores(request, functions)
+    order = sorted(range(len(functions)), key=lambda n: (-weights[n], n))
+    if not order:
+        return []
+    best = weights[order[0]]
+    first = [n for n in order if weights[n] >= near * best][:most] if best else order[:most]
+    rest = [n for n in order if n not in first]
+    alone = [order[:1]] if best and len(first) > 1 else []
+    return [first, *alone, *(rest[i : i + most] for i in range(0, len(rest), most))]
+
+
+def names_tool(words: str, functions: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether `words` have one that the name of a tool has: they may be a wish without a verb."""
+    named = {word for f in functions for word in _words(f.get("function", f)["name"])}
+    return not named.isdisjoint(_words(words))
+
+
+def left_over(request: str, function: Mapping[str, Any], known: Iterable[str]) -> set[str]:
+    """Words of a request that neither the tool nor `known` explains: they must be values."""
+    return set(_words(request)) - set(_weights(function)) - {_stem(word) for word in known} - set(known)
 
 
 def rank(request: str, functions: Sequence[Mapping[str, Any]]) -> list[int]:
     """The numbers of `functions` (with or without `{"function": ...}` around), the likeliest first."""
+    weights = _scores(request, functions)
+    return sorted(range(len(functions)), key=lambda n: (-weights[n], n))
+
+
+def _scores(request: str, functions: Sequence[Mapping[str, Any]]) -> list[float]:
     texts = [_weights(f.get("function", f)) for f in functions]
     seen = Counter(word for text in texts for word in text)
     wanted = set(_words(request))
 
-    def score(n: int) -> float:
-        return sum(w * math.log(1 + len(texts) / seen[word]) for word, w in texts[n].items() if word in wanted)
-
-    return sorted(range(len(functions)), key=lambda n: (-score(n), n))
+    return [
+        sum(weight * math.log(1 + len(texts) / seen[word]) for word, weight in text.items() if word in wanted)
+        for text in texts
+    ]
 
 
 def verbs(functions: Sequence[Mapping[str, Any]]) -> set[str]:

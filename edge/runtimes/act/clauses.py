@@ -6,7 +6,7 @@ A small model is surer of one wish at a time. English only: what is not understo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 _WISHES = """
@@ -14,15 +14,16 @@ add adjust append arm ask book bring call cancel change charge check clean clear
 decrease delete dim disable drop email empty enable erase feed fetch file fill find fetch forget get give go have
 heat hide increase keep let list load lock log look lower make mark message mix mount move mute note open order
 park pause pay pick play plan post power print put raise read record reduce remember remind remove rename repeat
-replace reply reserve reset resume run save say schedule scan search see send set show shut skip snooze start stop
+replace reply reschedule reserve reset resume run save say schedule scan search see send set show shut skip snooze start
+stop
 store switch take tell text tidy toggle trash turn tweet unlock unmute update upload wake warm wash water wipe write
 """
-_VERBS = frozenset(_WISHES.split())
+VERBS = frozenset(_WISHES.split())
 _QUESTIONS = "what what's when where which who how is are do does will"
 _ASKING = frozenset(_QUESTIONS.split())
-_POLITE = (
-    r"(?:please|kindly|also|then|could you|can you|would you|will you|you can|you should|go ahead and|I want you to)"
-)
+_POLITE = r"(?:please|kindly|also|then|could you|can you|would you|will you|you can|you should|go ahead and"
+_POLITE += r"|I want you to|I need you to|I would like(?: you)? to|I'd like(?: you)? to)"
+_LEAD = re.compile(r"^(please\s+)?(?:also|then|now)\b,?\s+", re.IGNORECASE)
 _JOINT = re.compile(
     r"\s*;\s*(?:and\s+|then\s+|also\s+|after that,?\s+)*"
     r"|(?<=[^\s.])[.!?]\s+(?:and\s+|then,?\s+|also,?\s+|after that,?\s+|afterwards,?\s+|finally,?\s+|next,?\s+)*(?=\S)"
@@ -31,6 +32,7 @@ _JOINT = re.compile(
     re.IGNORECASE,
 )
 _STRONG = re.compile(r"[;.!?]|\b(?:then|also|after|finally)", re.IGNORECASE)
+_WISHING = re.compile(r"I (?:want|need|would like)\b|I'd like\b|make sure\b", re.IGNORECASE)
 _QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|(?<!\w)'[^']*'(?!\w)")
 
 
@@ -46,16 +48,17 @@ class Clause:
         return not self.joint or bool(_STRONG.search(self.joint))
 
 
-def split(request: str, verbs: Iterable[str] = ()) -> list[Clause]:
-    """The wishes of a request, in order; joined by their joints they are the request again.
+def split(request: str, verbs: Iterable[str] = (), fits: Callable[[str], bool] = lambda words: False) -> list[Clause]:
+    """The wishes of a request, in order.
 
-    At "and" and at a comma it is cut only before what begins like a wish: with a verb of ours or one of `verbs`.
+    At "and" and at a comma it is cut only before what begins like a wish, with a verb of ours or one of `verbs`, and
+    before what `fits` a tool.
 
     >>> [c.text for c in split("Turn on the lamp and buy milk and eggs, then lock the door")]
     ['Turn on the lamp', 'buy milk and eggs', 'lock the door']
     """
     request = request.strip()
-    known = _VERBS | {verb.lower() for verb in verbs} | {"buy"}
+    known = VERBS | {verb.lower() for verb in verbs} | {"buy"}
     quoted = [range(m.start(), m.end()) for m in _QUOTED.finditer(request)]
     made: list[Clause] = []
     begun, joint, at = 0, "", 0
@@ -66,12 +69,17 @@ def split(request: str, verbs: Iterable[str] = ()) -> list[Clause]:
         inside = any(found.start() in q for q in quoted)
         # Behind a colon stand words to be kept as they are.
         told = ":" in re.sub(r"\d:\d", "", before) and not strong
-        if inside or told or not before.strip() or not _begins_wish(after, known, strong=strong):
+        if inside or told or not before.strip() or not _begins_wish(after, known, fits, strong=strong):
             continue
-        made.append(Clause(before.strip(), joint))
+        made.append(Clause(_led(before), joint))
         begun, joint = found.end(), found[0]
-    made.append(Clause(request[begun:].strip(), joint))
+    made.append(Clause(_led(request[begun:]), joint))
     return [c for c in made if c.text]
+
+
+def _led(text: str) -> str:
+    """Without what only joins it to what was said before."""
+    return _LEAD.sub(lambda m: m[1] or "", text.strip())
 
 
 def merge(clauses: Sequence[Clause], at: int) -> list[Clause]:
@@ -80,9 +88,12 @@ def merge(clauses: Sequence[Clause], at: int) -> list[Clause]:
     return [*clauses[: at - 1], whole, *clauses[at + 1 :]]
 
 
-def _begins_wish(text: str, verbs: frozenset[str], *, strong: bool) -> bool:
+def _begins_wish(text: str, verbs: frozenset[str], fits: Callable[[str], bool], *, strong: bool) -> bool:
     bare = re.sub(rf"^(?:{_POLITE}\s+)+", "", text, flags=re.IGNORECASE)
     words = re.findall(r"[\w']+", bare.lower())
     if len(words) < 2:
         return False
-    return words[0] in verbs or words[0] in _ASKING or (strong and len(words) > 1)
+    if strong or words[0] in verbs or words[0] in _ASKING:
+        return True
+    part = _JOINT.split(bare, maxsplit=1)[0]
+    return len(part.split()) > 2 and (bool(_WISHING.match(part)) or fits(part))

@@ -6,6 +6,7 @@ they can neither choose a tool nor say what it is called with.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,14 +15,20 @@ from typing import Any
 
 from edge.errors import EdgeError, UsageError
 from edge.runtimes import tool_calls
-from edge.runtimes.act import candidates
+from edge.runtimes.act import candidates, clauses
 from edge.runtimes.grammar import Grammars
 from edge.runtimes.model import Model
 from edge.runtimes.session import Sampling
 from edge.runtimes.tool_calls import Syntax, ToolCall
 
 SHOWN_AT_ONCE = 5  # tools; the models that edge trains learned on manifests of two to six
+NEAR = 0.8  # of the best tool's weight: those that the first look is at
 MOST_LOOKS = 8  # lists of tools that are shown for one wish
+
+
+_SAID = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+_SAID += " seventeen eighteen nineteen twenty"
+_COUNTED = {word: n for n, word in enumerate(_SAID.split())} | {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60}
 
 
 class Stopped(EdgeError):
@@ -100,28 +107,33 @@ class Reader:
             names = set(tool_calls.read(told[0]).asks_for)
             fitting = [f for f in offered if names <= _names(f)]
             offered = fitting or offered
-        order = candidates.rank(wish, offered)
         best = Meaning()
-        for look in range(MOST_LOOKS):
-            shown = [offered[n] for n in order[look * SHOWN_AT_ONCE : (look + 1) * SHOWN_AT_ONCE]]
-            if not shown:
-                break
+        for numbers in candidates.looks(wish, offered, SHOWN_AT_ONCE, near=NEAR)[:MOST_LOOKS]:
+            shown = [offered[n] for n in numbers]
             found = self._look(wish, shown, told, budget)
+            if found.missing and _says(wish, self.by_name[found.tool], found.missing):
+                # It asks for what was said, as small models do: then it has to say it.
+                only = [f for f in shown if f["function"]["name"] == found.tool]
+                found = self._look(wish, only, told, budget, idle=False)
             if found.calls or found.missing:
                 return found
             best = best if best.said else found
         return best
 
-    def _look(self, wish: str, shown: list[Any], told: Sequence[str], budget: Budget) -> Meaning:
+    def _look(self, wish: str, shown: list[Any], told: Sequence[str], budget: Budget, *, idle: bool = True) -> Meaning:
         budget.tick()
         # As the manifest has them, not by rank: so tools that were shown before are not computed again.
         ranked, shown = shown, sorted(shown, key=self.functions.index)
+        wish = _inside(wish)
         messages = [{"role": "user", "content": wish}]
         for n, text in enumerate(told):
             messages.append({"role": "user" if n % 2 else "assistant", "content": text})
         sampling = Sampling(max_tokens=max(1, min(192, budget.tokens - budget.spent)))
         words = " ".join([wish, *told[1::2]]) if self.copy else ""
-        grammar = self._grammars.tools(shown, self.syntax, idle=self.taught, text=not self.taught, words=words)
+        held = [_held(f["function"], words) for f in shown] if self.copy else shown
+        grammar = self._grammars.tools(
+            held, self.syntax, idle=idle and self.taught, text=idle and not self.taught, words=words
+        )
         text = ""
         for piece in self.model.generate(messages, sampling, mask=grammar.mask(sampling), tools=shown):
             text += piece.text
@@ -155,6 +167,56 @@ def question(function: Mapping[str, Any], names: Sequence[str]) -> str:
             words += f" ({', '.join(map(str, about['enum']))})"
         asked.append(words)
     return f"{re.sub(r'[_.-]', ' ', function['name'])}: {', and '.join(asked)}?"
+
+
+def _says(wish: str, function: Mapping[str, Any], names: Sequence[str]) -> bool:
+    """Whether the wish has a value for each argument: one of those that it can have, a number, a word left over."""
+    said = set(re.findall(r"\w+", wish.lower()))
+    over = candidates.left_over(wish, function, clauses.VERBS)
+    texts = 0
+    for name in names:
+        about = function["parameters"].get("properties", {}).get(name, {})
+        if "enum" in about:
+            if said.isdisjoint(str(value).lower() for value in about["enum"]):
+                return False
+        elif about.get("type") in ("integer", "number"):
+            if not _numbers(wish):
+                return False
+        else:
+            texts += 1
+    # Words that could be two values are no two values.
+    return texts == 0 or (texts == 1 and bool(over))
+
+
+def _held(function: Mapping[str, Any], words: str) -> dict[str, Any]:
+    """The function as the grammar has it: its numbers are those that were said, so that none is made up."""
+    parameters = function["parameters"]
+    required = parameters.get("required", ())
+    made: dict[str, Any] = {}
+    for name, about in parameters.get("properties", {}).items():
+        if not isinstance(about, Mapping) or about.get("type") not in ("integer", "number") or "enum" in about:
+            made[name] = about
+            continue
+        low, high = about.get("minimum", -math.inf), about.get("maximum", math.inf)
+        said = [n for n in _numbers(words) if low <= n <= high and (about["type"] == "number" or n == int(n))]
+        if said:
+            made[name] = {"enum": [int(n) if n == int(n) else n for n in said]}
+        elif name in required:
+            made[name] = about
+    return {**function, "parameters": {**parameters, "properties": made}}
+
+
+def _numbers(text: str) -> list[float]:
+    """Numbers in a text, in digits or in words, each once."""
+    found = [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?", text)]
+    found += [float(_COUNTED[word]) for word in re.findall(r"[a-z]+", text.lower()) if word in _COUNTED]
+    return list(dict.fromkeys(found))
+
+
+def _inside(wish: str) -> str:
+    """The wish as it stands inside a sentence: "Lamp on" is about the lamp."""
+    first = wish.split(maxsplit=1)[0] if wish.strip() else ""
+    return wish[0].lower() + wish[1:] if first[1:].islower() or first == "A" else wish
 
 
 def _names(function: Mapping[str, Any]) -> set[str]:

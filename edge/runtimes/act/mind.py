@@ -129,7 +129,11 @@ class Mind:
 
     def _planned(self, request: str, report: Report, budget: Budget, given: bool) -> list[Step]:
         """The steps of all wishes, in order. A wish cut off at a mere "and" that means nothing alone goes back."""
-        wishes = clauses.split(request, candidates.verbs(self.reader.functions))
+        wishes = clauses.split(
+            request,
+            candidates.verbs(self.reader.functions),
+            lambda words: candidates.names_tool(words, self.reader.functions),
+        )
         steps: list[Step] = []
         begun: list[int] = []  # how many steps there were before each wish
         n = 0

@@ -353,3 +353,19 @@ def test_a_model_that_cannot_act(tmp_path: Path) -> None:
         Reader(model, [])
     with open_bundle(tmp_path / "plain") as model, pytest.raises(UsageError, match="does not see pictures"):
         perception.of_picture(tmp_path / "cat.png", model)
+
+
+def test_what_was_said_is_not_asked_for(echo: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that asks for a value which stands in the request has to say it."""
+    monkeypatch.setattr("edge.runtimes.act.intent._inside", lambda wish: wish)
+    light = {
+        "name": "set_light", "description": "Switch a lamp.",
+        "parameters": {"properties": {"state": {"enum": ["on", "off"]}}, "required": ["state"]},
+    }  # fmt: skip
+    reader = Reader(echo, [{"type": "function", "function": light}])
+    reader.taught = True
+    found = reader.read("Please tell me: state", Budget())
+    assert found == Meaning(tool="set_light", missing=("state",))
+    found = reader.read("Please tell me: state off", Budget())
+    assert found.calls[0].name == "set_light"
+    assert found.calls[0].arguments["state"] in ("on", "off")
