@@ -19,7 +19,7 @@ from edge.export.artifact import Artifact, Quantization, portable
 from edge.export.calibrate import Calibration
 from edge.export.checkpoint import Checkpoint
 from edge.export.families.lam import shows_tools
-from edge.export.gate import answers, coverage, logits, pictures, routing, text, tool_calls
+from edge.export.gate import answers, coverage, held_calls, logits, pictures, routing, text, tool_calls
 from edge.export.gate.limits import CLASSES, Limits, limits
 from edge.export.gate.replies import source_replies
 from edge.export.reference import load_model
@@ -183,8 +183,10 @@ def _behaviour(
                 f"({bound.answers_kept:.0%} must be): {lost['question']!r} gives {lost['reply']!r:.70}"
             )
         if asked is not None:
-            record["tool_calls"] = _tool_calls(checkpoint, asked, session, draft, tokenizer, model, progress)
+            assert template is not None
+            record["tool_calls"] = _tool_calls(checkpoint, asked, session, draft, tokenizer, template, model, progress)
             failures += tool_calls.judge(record["tool_calls"], bound.tool_calls_kept)
+            failures += held_calls.judge(record["tool_calls"]["grammar"])
         if shown:
             seeing = Model(folder, draft, session)
             # A runtime that computes the vision part less exactly than the text part is held to what it can do.
@@ -276,10 +278,14 @@ def _tool_calls(
     session: Session,
     draft: Bundle,
     tokenizer: Tokenizer,
+    template: ChatTemplate,
     model: _Reference,
     progress: Progress,
 ) -> dict[str, Any]:
-    """The source's calls and the export's; what a case shares with the one before it is not read again."""
+    """The source's calls and the export's; what a case shares with the one before it is not read again.
+
+    With them, what both say under the grammar, and the plans of requests with two wishes.
+    """
     fitting = [c for c in asked if len(c.prompt) + tool_calls.MAX_TOKENS <= session.context_length]
     progress.start("calling tools", len(fitting))
     prompts = [c.prompt for c in fitting]
@@ -292,11 +298,16 @@ def _tool_calls(
             shared = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(before), len(prompt) - 1))
             session.rewind(shared)
             sampling = Sampling(max_tokens=tool_calls.MAX_TOKENS)
-            yield [t.id for t in generate(session, prompt[shared:], sampling, stop_ids=draft.stop_ids)]
+            said.append([t.id for t in generate(session, prompt[shared:], sampling, stop_ids=draft.stop_ids)])
+            yield said[-1]
             before = prompt
 
+    said: list[list[int]] = []
     session.rewind(0)
-    return tool_calls.compare(fitting, wanted, replies(), tokenizer, progress.advance)
+    found = tool_calls.compare(fitting, wanted, replies(), tokenizer, progress.advance)
+    ids = [r.ids for r in wanted]
+    again = held_calls.Asking(session, draft.stop_ids)
+    return found | held_calls.look(checkpoint, fitting, ids, said, tokenizer, template, again, lambda: model.model)
 
 
 def _judge(found: logits.Comparison, bound: Limits) -> list[str]:
@@ -452,7 +463,14 @@ def _tool_rows(called: dict[str, Any], bound: dict[str, Any]) -> list[tuple[str,
         f">= {bound['tool_calls_kept']:.0%}",
         "",
     )
-    return [kept, *((text, f"{export[k]:.1%}", "", f"{source[k]:.1%} of the source") for k, text in names.items())]
+    rows = [kept, *((text, f"{export[k]:.1%}", "", f"{source[k]:.1%} of the source") for k, text in names.items())]
+    if held := called.get("grammar"):
+        for key in ("exact", "json"):
+            note = f"{held['source'][key]:.1%} of the source"
+            rows.append((f"{names[key]}, under the grammar", f"{held['export'][key]:.1%}", "", note))
+    if (plans := called.get("plans")) and plans["cases"]:
+        rows.append(("both calls of two wishes", f"{plans['export']:.1%}", "", f"{plans['source']:.1%} of the source"))
+    return rows
 
 
 def _row(name: str, value: float, bound: float | None, note: str) -> tuple[str, str, str, str]:

@@ -34,6 +34,7 @@ class Case:
     request: str
     prompt: tuple[int, ...]
     wanted: Answer
+    tools: tuple[dict[str, Any], ...] = ()
 
     def accepts(self, found: Answer) -> bool:
         """The same calls in the same order; where none is right, no call."""
@@ -47,7 +48,15 @@ def cases(tokenizer: Tokenizer, template: ChatTemplate) -> tuple[Case, ...]:
         row = json.loads(line)
         prompt = tokenizer.encode(template.render(row["messages"], tools=row["tools"]))
         calls = tuple(ToolCall(c["name"], c["arguments"]) for c in row["calls"])
-        found.append(Case(row["split"], row["messages"][-1]["content"], tuple(prompt), Answer(calls, row["text"])))
+        found.append(
+            Case(
+                row["split"],
+                row["messages"][-1]["content"],
+                tuple(prompt),
+                Answer(calls, row["text"]),
+                tuple(row["tools"]),
+            )
+        )
     return tuple(found)
 
 
@@ -95,13 +104,13 @@ def compare(
     A case that was lost where the source itself was undecided is a near-tie, listed and not counted,
     as in `answers`.
     """
-    wanted = [_read(r.ids, tokenizer) for r in source]
+    wanted = [read(r.ids, tokenizer) for r in source]
     found: list[Answer] = []
     right = kept = same = 0
     lost: list[dict[str, str]] = []
     near_ties: list[dict[str, str]] = []
     for done, (case, reply, answer, ids) in enumerate(zip(asked, source, wanted, export, strict=True), 1):
-        found.append(_read(ids, tokenizer))
+        found.append(read(ids, tokenizer))
         same += reply.ids == tuple(ids)
         if case.accepts(answer):
             right += 1
@@ -142,7 +151,8 @@ def judge(found: dict[str, Any], least: float) -> list[str]:
     return failures
 
 
-def _read(ids: Sequence[int], tokenizer: Tokenizer) -> Answer:
+def read(ids: Sequence[int], tokenizer: Tokenizer) -> Answer:
+    """What a reply means."""
     return tool_calls.read(tokenizer.decode(ids, skip_special=True))
 
 
