@@ -186,14 +186,21 @@ def arguments(about: str | None, *, rounds: int = 9) -> argparse.ArgumentParser:
     return parser
 
 
-def bundle(source: str, format_name: str, quantization: str, also: Sequence[str] = ()) -> Path:
+def bundle(source: str, format_name: str, quantization: str, also: Sequence[str] = (), kv: str | None = None) -> Path:
     """The bundle to race with, exported (from the cache if it can be) without the gate: the file is what counts."""
     from edge.export import cache
     from edge.export.pipeline import export
 
     root = cache.root() / "benchmarks"
     [done] = export(
-        source, root, formats=[format_name], quantization=quantization, gate=False, replace_existing=True, also=also
+        source,
+        root,
+        formats=[format_name],
+        quantization=quantization,
+        gate=False,
+        replace_existing=True,
+        also=also,
+        kv=kv,
     )
     return done.folder
 

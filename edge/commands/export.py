@@ -17,6 +17,7 @@ examples:
   edge export smollm2-moe --format onnx --experts keep=3
   edge export smollm2 --distill english-chat --quant 8bit
   edge export ./my-model --format onnx --exporter optimum
+  edge export smollm2 --format gguf,onnx --context 8192 --kv 8bit
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"put other programs' single files beside the model: {', '.join(names('edge.export.packings'))}",
     )
     parser.add_argument("--exporter", metavar="E", help="who writes the ONNX graph: mobius (default) or optimum")
+    parser.add_argument("--kv", choices=["8bit"], help="hold keys and values in 8 bits: half the memory of a context")
     parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="where the bundles go (default: out)")
     parser.add_argument("--name", help="what the bundles are called (default: the checkpoint's name)")
     parser.add_argument("--replace", action="store_true", help="put new bundles in the place of old ones")
@@ -109,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
             keep_experts=args.experts,
             distill=args.distill,
             exporter=args.exporter,
+            kv=args.kv,
             replace_existing=args.replace,
             time_limit_s=None if args.time_limit is None else 60 * args.time_limit,
             progress=progress,

@@ -49,7 +49,7 @@ def draft(
     artifact: Artifact,
     checkpoint: Checkpoint,
     *,
-    kv_element_bytes: int,
+    kv_element_bytes: float,
     text: Checkpoint | None = None,
 ) -> Bundle:
     """The manifest of a packed folder before anything is proven; `text` is the text part of a model that sees."""
@@ -146,12 +146,15 @@ def _positive(config: Mapping[str, Any], key: str) -> int:
     return value
 
 
-def kv_bytes_per_token(config: Mapping[str, Any], element_bytes: int) -> int:
+def kv_bytes_per_token(config: Mapping[str, Any], element_bytes: float) -> int:
     """Keys and values of one position in every layer."""
-    heads = _positive(config, "num_attention_heads")
-    kv_heads = config.get("num_key_value_heads") or heads
-    width = config.get("head_dim") or _positive(config, "hidden_size") // heads
-    return 2 * _positive(config, "num_hidden_layers") * int(kv_heads) * int(width) * element_bytes
+    kv_heads = config.get("num_key_value_heads") or _positive(config, "num_attention_heads")
+    return round(2 * _positive(config, "num_hidden_layers") * int(kv_heads) * head_width(config) * element_bytes)
+
+
+def head_width(config: Mapping[str, Any]) -> int:
+    """Elements of one head's key."""
+    return int(config.get("head_dim") or _positive(config, "hidden_size") // _positive(config, "num_attention_heads"))
 
 
 def _json(path: Path) -> dict[str, Any]:

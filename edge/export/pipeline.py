@@ -36,6 +36,7 @@ DEFAULT_CONTEXT_LENGTH = 2048
 _FORMATS = "edge.export.formats"
 _PACKINGS = "edge.export.packings"
 _SEEING = "edge.export.vision.formats"
+_SHORT = {None: "", "8bit": "-kv8"}  # what a bundle's name says of its KV cache
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class _Order:
     also: tuple[ModuleType, ...]
     made: dict[str, Any]
     exporter: str | None
+    kv: str | None
 
 
 def export(
@@ -106,6 +108,7 @@ def export(
     distill: str | Path | None = None,
     name: str | None = None,
     exporter: str | None = None,
+    kv: str | None = None,
     replace_existing: bool = False,
     time_limit_s: float | None = None,
     progress: Progress | None = None,
@@ -117,9 +120,9 @@ def export(
     `calibration` and `held_out` are text files of the model's own domain; without them the
     texts that ship with edge are used. With `or_better`, a quantization that fails the gate is
     followed by the next larger one until one passes. `exporter` is who writes the ONNX graph ("mobius",
-    "optimum"). `also` names single files of other programs
-    to put beside the model ("litertlm"). `keep_experts` leaves all but so many experts of each layer
-    out, those that calibration uses least. `distill` is a recipe, by which a smaller student is made first: a TOML file
+    "optimum"). `also` names single files of other programs to put beside the model ("litertlm"). `kv` "8bit" is a
+    KV cache of half the memory or less. `keep_experts` leaves all but so many experts of each layer out, those that
+    calibration uses least. `distill` is a recipe, by which a smaller student is made first: a TOML file
     or the name of one that ships; bundles are then compared with the student, and say how far that is from its
     teacher. `gate=False` marks the bundles as unproven.
 
@@ -137,6 +140,7 @@ def export(
     jobs = [_job(format_name, quantization) for format_name in _unique(formats)]
     packings = _packings(also, jobs)
     _check_exporter(exporter, jobs)
+    _check_cache(kv, jobs)
     recipe = _recipe(distill, keep_experts)
     progress.start(f"opening {source}")
     checkpoint = open_source(source, progress=progress)
@@ -147,7 +151,7 @@ def export(
         student = make_student(checkpoint, recipe, progress)
         checkpoint, made = student.student, {"distilled": student.record}
     jobs = [_job(job.format, quantization, checkpoint.family) for job in jobs]
-    name = _name(name or checkpoint.name + (f"-{keep_experts}-experts" if keep_experts else ""))
+    name = _name(name or checkpoint.name + (f"-{keep_experts}-experts" if keep_experts else "") + _SHORT[kv])
     sight = _sight(checkpoint)
     if sight:
         for job in jobs:
@@ -179,6 +183,7 @@ def export(
         also=packings,
         made=made,
         exporter=exporter,
+        kv=kv,
     )
     done: list[Exported] = []
     failed: list[GateError] = []
@@ -253,7 +258,7 @@ def _one(job: _Job, order: _Order, progress: Progress) -> Exported:
                 order.name,
                 artifact,
                 order.checkpoint,
-                kv_element_bytes=job.module.kv_element_bytes(artifact.quantization),
+                kv_element_bytes=_element_bytes(job, artifact),
                 text=order.text,
             )
             for packing in order.also:
@@ -308,6 +313,19 @@ def _convert(job: _Job, order: _Order, progress: Progress) -> Artifact:
             full(), checkpoint, job.quantization, folder, calibration=used, progress=progress
         ),
     )
+    if order.kv is not None:
+        key = cache.key(
+            text=key, kv=order.kv, calibration=calibration.sha256 if calibration else None,
+            code=cache.code_of(f"edge.runtimes.engines.{job.format}"),
+        )  # fmt: skip
+        wide = made
+        made = _stage(
+            f"{job.format}-narrow",
+            key,
+            lambda folder: job.module.narrow_cache(
+                wide, full, checkpoint, folder, calibration=calibration, progress=progress
+            ),
+        )
     return _join(job, order, order.sight, made, key, progress) if order.sight else made
 
 
@@ -435,6 +453,23 @@ def _check_exporter(exporter: str | None, jobs: Sequence[_Job]) -> None:
                 f"{job.format} has no exporter {exporter!r}",
                 hint=f"there are: {', '.join(known)}" if known else f"leave out --exporter: {job.format} has one only",
             )
+
+
+def _check_cache(kv: str | None, jobs: Sequence[_Job]) -> None:
+    if kv not in _SHORT:
+        raise UsageError(f"there is no KV cache of {kv!r}", hint="there is: 8bit")
+    for job in jobs if kv is not None else ():
+        if not hasattr(job.module, "narrow_cache"):
+            raise UsageError(
+                f"{job.format} has no KV cache of 8 bits: its runtime reads keys and values in float32",
+                hint="leave out --kv, or choose another format",
+            )
+
+
+def _element_bytes(job: _Job, artifact: Artifact) -> float:
+    """Of an element of the KV cache."""
+    narrow = artifact.plan.get("kv_cache")
+    return float(narrow["element_bytes"]) if narrow else job.module.kv_element_bytes(artifact.quantization)
 
 
 def _refuse_calibration(checkpoint: Checkpoint, job: _Job) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from edge.errors import EdgeError, UsageError, require
 from edge.export.artifact import Artifact, Entry, Need, Quantization, link
 from edge.export.checkpoint import Checkpoint
+from edge.export.pack import head_width
 from edge.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ _ROWS_BYTES = 256 << 20  # rows of one tensor in memory at once while quantizing
 _LARGE_PARAMETERS = 2_000_000_000
 _TORCH_BYTES = 700 << 20  # the converter's process before it has read a tensor
 _FALLBACK = re.compile(r"(\S+)\s+- ncols +(\d+) not divisible by +(\d+) \(required for type +(\S+)\)")
+_CACHE_BLOCK = 32
 _NEEDS_IMATRIX = frozenset({"iq2_m"})
 # Model types for which the pinned llama.cpp hides what lies outside a layer's window; for others it shows everything.
 _WINDOWED = frozenset({"gemma2", "gemma3", "gemma3_text"})
@@ -187,6 +189,32 @@ def quantize(
         warnings=(*artifact.warnings, *starved),
     )
     return _account(made, kind, log, set(importance))
+
+
+def narrow_cache(
+    artifact: Artifact,
+    full: Callable[[], Artifact],
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    calibration: Calibration | None,
+    progress: Progress | None = None,
+) -> Artifact:
+    """The same file, run with keys and values in q8_0: blocks of 32, rounded as they come.
+
+    Raises `UsageError` when the heads are no multiple of a block wide.
+    """
+    width = head_width(checkpoint.text_config)
+    if width % _CACHE_BLOCK:
+        raise UsageError(
+            f"{checkpoint.name} cannot have a KV cache of 8 bits in GGUF: its heads are {width} wide, and llama.cpp "
+            f"rounds in blocks of {_CACHE_BLOCK}",
+            hint="leave out --kv, or choose onnx",
+        )
+    for name in artifact.files:
+        link(artifact.folder / name, Path(folder) / name)
+    plan = {**artifact.plan, "kv_cache": {"type": "q8_0", "element_bytes": (_CACHE_BLOCK + 2) / _CACHE_BLOCK}}
+    return replace(artifact, folder=Path(folder), plan=plan)
 
 
 def inspect(path: Path) -> dict[str, Any]:

@@ -8,16 +8,17 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import EdgeError, UsageError, require
 from edge.export import cache, onnx_plans, preflight
-from edge.export.artifact import Artifact, Need, Quantization
+from edge.export.artifact import Artifact, Need, Quantization, link
 from edge.export.checkpoint import Checkpoint
 from edge.progress import Progress, Silent
+from edge.runtimes.cores import physical_cores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -291,6 +292,57 @@ def _quantize_matrices(
         raise EdgeError("nothing was quantized: this graph has no product with a constant matrix")
     onnx_nodes.quantize_embedding(graph, bits=plan.head_bits, block_size=plan.head_block, pieces=pieces)
     return done
+
+
+def narrow_cache(
+    artifact: Artifact,
+    full: Callable[[], Artifact],
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    calibration: Calibration | None,
+    progress: Progress | None = None,
+) -> Artifact:
+    """The same weights with a graph that holds keys and values in int8, by scales from calibration text.
+
+    Raises `UsageError` without calibration, `EdgeError` when the graph's attention cannot.
+    """
+    from edge.export import onnx_cache, onnx_graph
+    from edge.runtimes.engines.onnx import OnnxSession
+
+    progress = progress or Silent()
+    if calibration is None:
+        raise UsageError(
+            "the scales of a KV cache of 8 bits in ONNX are chosen on calibration text",
+            hint="leave out --no-calibration, or --kv",
+        )
+    # Rounded weights would add their own noise to what is measured; those of a large model are not all in its graph.
+    exact = not _is_large(checkpoint)
+    windows = calibration.windows
+    length = min(artifact.context_length, max(map(len, windows)))
+    windows = tuple(window[:length] for window in windows)
+    session = OnnxSession((full() if exact else artifact).path, context_length=length, threads=physical_cores())
+    try:
+        steps = onnx_cache.scales(session, windows, progress)
+        cost = onnx_cache.costs(session, steps, windows, progress) if exact else {}
+    finally:
+        session.close()
+    graph = onnx_graph.load(artifact.path)
+    keep = onnx_cache.wide(cost)
+    element_bytes = onnx_cache.narrow(graph, steps, keep)
+    progress.start("writing the ONNX file")
+    files = onnx_graph.save(graph, Path(folder) / artifact.model_file)
+    written = {str(path.relative_to(folder)) for path in files}
+    for name in set(artifact.files) - written:
+        link(artifact.folder / name, Path(folder) / name)
+    made = {
+        "type": "int8",
+        "element_bytes": element_bytes,
+        "wide_layers": list(keep),
+        "kld_of_each_layer": [round(cost[layer], 7) for layer in sorted(cost)],
+        "calibration": calibration.sha256,
+    }
+    return replace(artifact, folder=Path(folder), plan={**artifact.plan, "kv_cache": made})
 
 
 def inspect(path: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 EXTRA = "onnx"
 CHUNK = 128
-_NUMPY = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+_NUMPY = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int8)": "int8"}
 
 
 class OnnxSession:
@@ -66,12 +66,13 @@ class OnnxSession:
         self._ids = np.zeros((1, CHUNK), np.int64)
         self._one_id = self._value(self._ids[:, :1])
         # Each row of the cache is written before it is read; zeros only keep old memory out of sight.
-        self._rows_held: list[np.ndarray] = []  # (1, heads, context, width) of each layer's keys and values
+        # Name of the graph's input -> keys or values `(1, heads, context, width)`, which the runtime reads in place.
+        self.cache: dict[str, np.ndarray] = {}
         self._cache = []
         for name in past:
             _, heads, _, width = inputs[name].shape
-            self._rows_held.append(np.zeros((1, heads, context_length, width), _NUMPY[inputs[name].type]))
-            self._cache.append(self._value(self._rows_held[-1]))
+            self.cache[name] = np.zeros((1, heads, context_length, width), _NUMPY[inputs[name].type])
+            self._cache.append(self._value(self.cache[name]))
             self._binding.bind_ortvalue_input(name, self._cache[-1])
             self._binding.bind_ortvalue_output(name.replace("past_key_values", "present"), self._cache[-1])
         self._one_row = np.empty((1, 1, self.vocab_size), self._logits_type)
@@ -135,21 +136,21 @@ class OnnxSession:
     def keep(self) -> list[np.ndarray]:
         """What the cache holds, for `restore`."""
         self._open()
-        return [rows[:, :, : self._position].copy() for rows in self._rows_held]
+        return [rows[:, :, : self._position].copy() for rows in self.cache.values()]
 
     def restore(self, n_tokens: int, kept: Sequence[np.ndarray]) -> None:
         """Hold what was kept instead. `InputError` when it does not fit; the cache is as it was then."""
         self._open()
-        if [k.shape for k in kept] != [rows[:, :, :n_tokens].shape for rows in self._rows_held]:
+        if [k.shape for k in kept] != [rows[:, :, :n_tokens].shape for rows in self.cache.values()]:
             raise InputError("this cache has another shape than the model's")
-        for rows, values in zip(self._rows_held, kept, strict=True):
+        for rows, values in zip(self.cache.values(), kept, strict=True):
             rows[:, :, :n_tokens] = values
         self._position = n_tokens
 
     def close(self) -> None:
         self._inner = self._binding = self._embedding = None
         self._cache = []
-        self._rows_held = []
+        self.cache = {}
 
     def _feed_chunk(self, ids: np.ndarray) -> np.ndarray:
         """Logits `(n, vocab)` of up to `CHUNK` tokens, in a buffer that the next call overwrites."""
