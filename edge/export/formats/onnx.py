@@ -308,7 +308,7 @@ def narrow_cache(
     Raises `UsageError` without calibration, `EdgeError` when the graph's attention cannot.
     """
     from edge.export import onnx_cache, onnx_graph
-    from edge.runtimes.engines.onnx import OnnxSession
+    from edge.runtimes.engines.onnx import OnnxSession, open_graph
 
     progress = progress or Silent()
     if calibration is None:
@@ -321,7 +321,8 @@ def narrow_cache(
     windows = calibration.windows
     length = min(artifact.context_length, max(map(len, windows)))
     windows = tuple(window[:length] for window in windows)
-    session = OnnxSession((full() if exact else artifact).path, context_length=length, threads=physical_cores())
+    path = (full() if exact else artifact).path
+    session = OnnxSession(path, open_graph(path, physical_cores()), context_length=length)
     try:
         steps = onnx_cache.scales(session, windows, progress)
         cost = onnx_cache.costs(session, steps, windows, progress) if exact else {}
