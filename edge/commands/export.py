@@ -17,7 +17,7 @@ examples:
   edge export smollm2-moe --format onnx --experts keep=3
   edge export smollm2 --distill english-chat --quant 8bit
   edge export ./my-model --format onnx --exporter optimum
-  edge export smollm2 --format gguf,onnx --context 8192 --kv 8bit
+  edge export smollm2 --format gguf,onnx --quant 8bit --context 8192 --kv 8bit
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ layer alone does to the logits is measured, and the costliest layers keep float3
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import EdgeError
@@ -25,6 +25,7 @@ _MOST_WIDE = 0.25  # of all layers
 _ROWS_BYTES = 256 << 20  # of keys and values that scales are chosen from
 _CLIPS = 25  # candidates for a channel's scale, from 0.4 of its largest value to all of it
 _JUDGED_WINDOWS = 3
+_SEEN_EXACTLY = 8  # tokens that see each other's keys and values as they were, while a layer is judged
 _LAYER = re.compile(r"past_key_values\.(\d+)\.")
 _SCALE_INPUTS = 12  # where GroupQueryAttention takes the scale of keys, and then that of values
 
@@ -91,16 +92,25 @@ def costs(
         before = _log_softmax(session.feed_all(window[half:]))
         for layer in layers:
             kept = {name: session.cache[name][0, :, :half].copy() for name in steps if _layer(name) == layer}
-            for name, rows in kept.items():
-                session.cache[name][0, :, :half] = rounded(rows, steps[name])
             session.rewind(half)
-            after = _log_softmax(session.feed_all(window[half:]))
+            _round(session, kept, steps, 0)
+            answers: list[np.ndarray] = []
+            for at in range(half, len(window), _SEEN_EXACTLY):
+                answers.append(session.feed_all(window[at : at + _SEEN_EXACTLY]).copy())
+                _round(session, kept, steps, at)
+            after = _log_softmax(np.concatenate(answers))
             found[layer] += float((np.exp(before) * (before - after)).sum(-1).mean()) / len(judged)
             for name, rows in kept.items():
                 session.cache[name][0, :, :half] = rows
         progress.advance(i)
     session.rewind(0)
     return found
+
+
+def _round(session: OnnxSession, names: Iterable[str], steps: Mapping[str, np.ndarray], start: int) -> None:
+    for name in names:
+        rows = session.cache[name][0, :, start : session.position]
+        rows[:] = rounded(rows, steps[name])
 
 
 def wide(cost: Mapping[int, float]) -> tuple[int, ...]:
