@@ -331,7 +331,7 @@ def _outcome(tool: Tool, arguments: dict, ran: Ran, reason: str, would: str, too
     if text is None:
         text = f"({len(ran.output)} bytes that are no text)"
     text = words.for_model(text.strip("\n"))
-    origin = "user" if tool.trusted else "tool"
+    origin = "user" if tool.trusted or ran.own else "tool"
     if ran.ok:
         return Outcome(tool.name, arguments, "done", text or "done", reason, origin, would, took_ms)
     status = "failed" if ran.ended or tool.risk == "read" else "unknown"

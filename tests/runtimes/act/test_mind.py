@@ -154,6 +154,23 @@ def test_a_step_that_failed_is_said_in_other_words(world: World) -> None:
     assert report.answer == "milk"
 
 
+def test_where_nobody_can_be_asked_another_tool_is_tried(world: World) -> None:
+    """The failure was told in edge's own words, so what is tried next is still the user's words alone."""
+
+    class SecondThoughts(Understands):
+        def read(self, wish: str, budget: Budget, *, told: Sequence[str] = (), without: Sequence[str] = ()) -> Meaning:
+            first = super().read(wish, budget, told=told, without=without)
+            return READ if without == ("list_files",) else first
+
+    tools = manifest.read(f"files:{world.home}")
+    table = {"what is in todo.txt": calls(("list_files", {"folder": "todo.txt"}))}
+    with Hands(tools, Policy(frozenset({"read"})), state=world.state) as hands:
+        mind = Mind(None, hands, tell=world.told.append, reader=SecondThoughts(tools, table))  # type: ignore[arg-type]
+        report = mind.act("what is in todo.txt")
+    assert "another way: read_file" in world.told
+    assert report.answer == "milk"
+
+
 def test_the_same_again_is_noticed(world: World) -> None:
     world.replies = ["again"]
     table = {"read no.txt": (no := calls(("read_file", {"path": "no.txt"}))), "again": no}
