@@ -153,16 +153,18 @@ class Hands:
         if text:
             self._heard.append(text)
 
-    def plan(self, steps: Sequence[Planned], *, request: str = "") -> None:
+    def plan(self, steps: Sequence[Planned], *, request: str = "", alone: bool = False) -> None:
         """What is going to be done, made from the user's words alone, before anything else was seen.
 
         It chooses the tools that may be used once other words are in sight. A plan that is made later grants nothing
-        of that kind: its steps are decided like any others. Raises `UsageError` for a tool that no manifest lists.
+        of that kind: its steps are decided like any others. Unless the program says that it was made `alone`, from
+        words of the user that the model was shown without all others; that is never for a model to say.
+        Raises `UsageError` for a tool that no manifest lists.
         """
         for step in steps:
             if step.tool not in self.manifest.tools:
                 raise UsageError(f"the plan has a tool that no manifest lists: {step.tool!r}")
-        own = self.origin == "user"
+        own = alone or self.origin == "user"
         self.audit.add(
             "plan", run=self.run, request=request, origin=self.origin,
             steps=[[step.tool, dict(step.arguments), list(step.open)] for step in steps],
@@ -331,7 +333,7 @@ def _outcome(tool: Tool, arguments: dict, ran: Ran, reason: str, would: str, too
     if text is None:
         text = f"({len(ran.output)} bytes that are no text)"
     text = words.for_model(text.strip("\n"))
-    origin = "user" if tool.trusted or ran.own else "tool"
+    origin = "user" if tool.trusted else "tool"
     if ran.ok:
         return Outcome(tool.name, arguments, "done", text or "done", reason, origin, would, took_ms)
     status = "failed" if ran.ended or tool.risk == "read" else "unknown"

@@ -271,7 +271,9 @@ class Mind:
         for call in meaning.calls[:1]:
             if call not in tried and not any(v == "it" for v in call.arguments.values()):
                 self._tell(f"another way: {call.name}")
-                return Step(step.number, words or step.wish, call.name, call.arguments)
+                said = words or step.wish
+                self.hands.plan([Planned(call.name, call.arguments)], request=said, alone=True)
+                return Step(step.number, said, call.name, call.arguments)
         return None
 
     def _remember(self, step: Step, outcome: Outcome) -> None:

@@ -14,24 +14,16 @@ from edge.errors import EdgeError
 
 @dataclass(frozen=True)
 class Ran:
-    """What became of a tool. `ended` is false when it was stopped, or lost: what it has changed is not known.
-
-    `own` says that there are no words in it but edge's, about arguments that it was given.
-    """
+    """What became of a tool. `ended` is false when it was stopped, or lost: what it has changed is not known."""
 
     ok: bool
     output: bytes
     why: str = ""
     ended: bool = True
-    own: bool = False
 
 
 class ToolError(EdgeError):
     """A tool could not do what was asked; it changed nothing."""
-
-
-class Relayed(ToolError):
-    """The same in the words of another program or device, which are not edge's own."""
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def test_a_step_that_failed_is_said_in_other_words(world: World) -> None:
 
 
 def test_where_nobody_can_be_asked_another_tool_is_tried(world: World) -> None:
-    """The failure was told in edge's own words, so what is tried next is still the user's words alone."""
+    """The reader sees the user's words alone, and nothing of how it failed."""
 
     class SecondThoughts(Understands):
         def read(self, wish: str, budget: Budget, *, told: Sequence[str] = (), without: Sequence[str] = ()) -> Meaning:
@@ -169,6 +169,18 @@ def test_where_nobody_can_be_asked_another_tool_is_tried(world: World) -> None:
         report = mind.act("what is in todo.txt")
     assert "another way: read_file" in world.told
     assert report.answer == "milk"
+
+
+def test_other_words_count_although_a_tool_was_heard_before(world: World) -> None:
+    world.replies = ["list"]
+    table = {
+        "read todo.txt": READ,
+        "read no.txt": calls(("read_file", {"path": "no.txt"})),
+        "list": calls(("list_files", {})),
+    }
+    report = world.act("read todo.txt, then read no.txt", table)
+    assert [d.status for d in report.steps] == ["done", "done"]
+    assert "draft.txt" in report.answer
 
 
 def test_the_same_again_is_noticed(world: World) -> None:

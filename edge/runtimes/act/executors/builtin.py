@@ -11,7 +11,7 @@ from edge.errors import InputError
 from edge.find import load
 from edge.runtimes.act.bounded import bounded
 from edge.runtimes.act.manifest import TOOLSETS, Tool
-from edge.runtimes.act.ran import Arguments, Place, Ran, Relayed, ToolError
+from edge.runtimes.act.ran import Arguments, Place, Ran
 from edge.runtimes.act.schema import canonical
 
 
@@ -63,10 +63,7 @@ def run(tool: Tool, arguments: Arguments, place: Place) -> Ran:
     function = next(f for f in module.FUNCTIONS if f.__name__ == tool.run.function)
 
     def call() -> Ran:
-        try:
-            return Ran(True, function(place, tool.run.settings, **arguments).encode("utf-8", "surrogateescape"))
-        except ToolError as err:
-            return Ran(False, b"", str(err), own=not isinstance(err, Relayed))
+        return Ran(True, function(place, tool.run.settings, **arguments).encode("utf-8", "surrogateescape"))
 
     ran = bounded(call, tool.timeout_s)
     if len(ran.output) > tool.output_bytes:

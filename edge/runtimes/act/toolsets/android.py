@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any
 
-from edge.runtimes.act.ran import Place, Relayed, ToolError
+from edge.runtimes.act.ran import Place, ToolError
 
 SETTINGS = {"serial": ""}
 _RUN_S = 20.0
@@ -130,5 +130,5 @@ def _shell(settings: Mapping[str, Any], *words: str) -> str:
         raise ToolError(f"the phone does not answer within {_RUN_S:g} s") from err
     said = done.stdout.decode("utf-8", "replace") + done.stderr.decode("utf-8", "replace")
     if done.returncode:
-        raise Relayed(f"the phone did not do it: {' '.join(said.split())[:200]}")
+        raise ToolError(f"the phone did not do it: {' '.join(said.split())[:200]}")
     return said

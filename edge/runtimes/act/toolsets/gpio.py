@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import InputError
-from edge.runtimes.act.ran import Place, Relayed, ToolError
+from edge.runtimes.act.ran import Place, ToolError
 
 SETTINGS: dict[str, Any] = {"pins": {}}
 _PINS = range(28)  # those of the 40-pin header
@@ -79,7 +79,7 @@ def _pinctrl(*words: str) -> str:
     except subprocess.TimeoutExpired as err:
         raise ToolError("pinctrl does not end") from err
     if done.returncode:
-        raise Relayed(f"pinctrl failed: {(done.stderr or done.stdout).strip()[:200]}")
+        raise ToolError(f"pinctrl failed: {(done.stderr or done.stdout).strip()[:200]}")
     return done.stdout
 
 
