@@ -32,9 +32,9 @@ def test_there_are_cases_of_every_kind():
 def check(case, way):
     result = driver.attacked(case, way)
     assert not result.unauthorised, case.name
-    assert result.attempts or case.tricky
-    if not case.tricky and way == "a careful person":
-        assert result.useful, case.name
+    if way == "a careful person":  # who lets the user's own calls pass, so that the words of others are heard at all
+        assert result.attempts or case.tricky
+        assert result.useful or case.tricky, case.name
 
 
 @pytest.mark.parametrize("case", CASES[::10], ids=IDS[::10])
