@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from edge.progress import Progress
     from edge.runtimes.engines.onnx import OnnxSession
 
-# Nats, for the sum of what each rounded layer costs alone. Together, and on held-out text, they cost SmolLM2-135M 3 to 4
-# times that, and a thousandth is what they may cost.
+# Nats, for the sum of what each rounded layer costs alone. Together, and on held-out text, they cost SmolLM2-135M three
+# to four times that, and a thousandth is what they may cost.
 CHEAP_KLD = 2e-4
 _MOST_WIDE = 0.25  # of all layers
 _ROWS_BYTES = 256 << 20  # of keys and values that scales are chosen from
