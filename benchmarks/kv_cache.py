@@ -45,6 +45,7 @@ def _measure(wide: Path, narrow: Path) -> dict[str, float]:
 
     import edge
     from edge.export import calibrate
+    from edge.export.gate.logits import log_softmax
 
     with edge.open(wide) as exact, edge.open(narrow) as rounded:
         windows = calibrate.held_out(exact.tokenizer, exact.template).windows[:_WINDOWS]
@@ -52,8 +53,8 @@ def _measure(wide: Path, narrow: Path) -> dict[str, float]:
         for window in windows:
             exact.session.rewind(0)
             rounded.session.rewind(0)
-            p = _log_softmax(exact.session.feed_all(window))
-            q = _log_softmax(rounded.session.feed_all(window))
+            p = log_softmax(exact.session.feed_all(window))
+            q = log_softmax(rounded.session.feed_all(window))
             found.append((np.exp(p) * (p - q)).sum(-1))
             same.append(p.argmax(-1) == q.argmax(-1))
     klds = np.concatenate(found)
@@ -65,14 +66,6 @@ def _measure(wide: Path, narrow: Path) -> dict[str, float]:
         "positions": float(klds.size),
         "of_the_memory": memory[1] / memory[0],
     }
-
-
-def _log_softmax(logits):  # type: ignore[no-untyped-def]
-    import numpy as np
-
-    x = logits.astype(np.float64)
-    x -= x.max(-1, keepdims=True)
-    return x - np.log(np.exp(x).sum(-1, keepdims=True))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import EdgeError
+from edge.export.gate.logits import log_softmax
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,7 +92,7 @@ def costs(
         half = len(window) // 2
         session.rewind(0)
         session.feed(window[:half])
-        before = _log_softmax(session.feed_all(window[half:]))
+        before = log_softmax(session.feed_all(window[half:]))
         for layer in layers:
             kept = {name: session.cache[name][0, :, :half].copy() for name in steps if _layer(name) == layer}
             session.rewind(half)
@@ -100,7 +101,7 @@ def costs(
             for at in range(half, len(window), _SEEN_EXACTLY):
                 answers.append(session.feed_all(window[at : at + _SEEN_EXACTLY]).copy())
                 _round(session, kept, steps, at)
-            after = _log_softmax(np.concatenate(answers))
+            after = log_softmax(np.concatenate(answers))
             found[layer] += float((np.exp(before) * (before - after)).sum(-1).mean()) / len(judged)
             for name, rows in kept.items():
                 session.cache[name][0, :, :half] = rows
@@ -173,12 +174,3 @@ def _layer(name: str) -> int:
     if found is None:
         raise EdgeError(f"{name!r} is no part of a KV cache as edge writes it")
     return int(found[1])
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    import numpy as np
-
-    x = logits.astype(np.float64)
-    x -= x.max(-1, keepdims=True)
-    out: np.ndarray = x - np.log(np.exp(x).sum(-1, keepdims=True))
-    return out

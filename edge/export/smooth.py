@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from edge.export import expert_use, experts, preflight
 from edge.export.calibrate import Calibration, activation_statistics
 from edge.export.checkpoint import Checkpoint
+from edge.export.pack import head_width
 from edge.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def _pairs(
             # Queries share values: one factor for all channels that come from the same one.
             s = _scale(checkpoint, squares, [out])
             n_values = checkpoint.tensors[value].shape[0]
-            width = _head_width(checkpoint)
+            width = head_width(checkpoint.text_config)
             grouped = s.reshape(n_values // width, -1, width)
             s = np.broadcast_to(grouped.max(1, keepdims=True), grouped.shape)
             yield value, Factor(rows=1 / s[:, 0].reshape(-1))
@@ -197,11 +198,6 @@ def _between(squares: np.ndarray, largest: np.ndarray) -> np.ndarray:
     s = np.sqrt(np.sqrt(np.maximum(squares, 1e-12)) / np.maximum(largest, 1e-6))
     out: np.ndarray = (s / np.exp(np.log(s).mean())).astype(np.float32)
     return out
-
-
-def _head_width(checkpoint: Checkpoint) -> int:
-    config = checkpoint.text_config
-    return int(config.get("head_dim") or int(config["hidden_size"]) // int(config["num_attention_heads"]))
 
 
 def _merged(pairs: Iterable[tuple[str, Factor]]) -> dict[str, Factor]:

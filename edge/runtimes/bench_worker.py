@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,8 @@ def _forget(folder: Path) -> bool:
     return True
 
 
-def main() -> int:
+def answer(run: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
+    """Print what `run` makes of the request in the first argument, or what was wrong with it; the exit code."""
     try:
         found = run(json.loads(sys.argv[1]))
     except EdgeError as err:
@@ -156,4 +158,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(run))

@@ -6,7 +6,6 @@ python -m edge.runtimes.profile_worker '{"bundle": "...", "prompt_tokens": 128, 
 from __future__ import annotations
 
 import itertools
-import json
 import statistics
 import sys
 import threading
@@ -15,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from edge import bundle as bundles
-from edge.errors import EdgeError
 from edge.find import load
 from edge.runtimes import meter
+from edge.runtimes.bench_worker import answer
 from edge.runtimes.cores import physical_cores
 from edge.runtimes.model import open_bundle
 from edge.runtimes.profilers import WARM_UP
@@ -91,15 +90,5 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main() -> int:
-    try:
-        found = run(json.loads(sys.argv[1]))
-    except EdgeError as err:
-        print(json.dumps({"error": err.message, "hint": err.hint, "exit_code": err.exit_code}))
-        return 1
-    print(json.dumps(found))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(run))

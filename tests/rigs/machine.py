@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.rigs import card, emulation
+from tests.rigs.sshd import free_port
 
 CPUS = ("cortex-a72", "cortex-a76")  # a Raspberry Pi 4 and a 5
 _BOOT_S = 420  # on two cores that others use too
@@ -49,7 +50,7 @@ class Machine:
         if image is None and not self.image.exists():
             subprocess.run(["cp", "--sparse=always", str(self._parts.image), str(self.image)], check=True)
         self.log = folder / "writes.log" if log else None
-        self.port = _free_port()
+        self.port = free_port()
         identity = folder / "id"
         shutil.copy(self._parts.identity, identity)
         identity.chmod(0o600)
@@ -112,7 +113,7 @@ class Machine:
     @contextmanager
     def forwarded(self, port: int) -> Iterator[str]:
         """Where a port of the machine's loopback is reached from here: `http://127.0.0.1:PORT`."""
-        here = _free_port()
+        here = free_port()
         forward = [
             "ssh",
             "-F",
@@ -158,12 +159,6 @@ class Machine:
             self.image.unlink(missing_ok=True)
         if self.log is not None:
             self.log.unlink(missing_ok=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 if __name__ == "__main__":

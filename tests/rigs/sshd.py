@@ -39,7 +39,7 @@ class Sshd:
         for name in ("host", "id"):
             if not (folder / name).exists():
                 subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
-        self.port = _free_port()
+        self.port = free_port()
         (folder / "authorized_keys").write_text((folder / "id.pub").read_text())
         public = " ".join((folder / "host.pub").read_text().split()[:2])
         (folder / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {public}\n")
@@ -84,7 +84,7 @@ class Sshd:
         self._process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])

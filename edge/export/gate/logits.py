@@ -128,7 +128,7 @@ def _positions(a: np.ndarray, b: np.ndarray, following: np.ndarray) -> tuple[Any
     losses = np.zeros(2)
     # A few rows at a time: float64 copies of a whole window would double the memory.
     for i in range(0, len(a), 32):
-        p, q = _log_softmax(a[i : i + 32]), _log_softmax(b[i : i + 32])
+        p, q = log_softmax(a[i : i + 32]), log_softmax(b[i : i + 32])
         rows = np.arange(len(p))
         kld[i : i + 32] = np.maximum((np.exp(p) * (p - q)).sum(axis=1), 0.0)
         first, chosen = p.argmax(axis=1), q.argmax(axis=1)
@@ -141,7 +141,8 @@ def _positions(a: np.ndarray, b: np.ndarray, following: np.ndarray) -> tuple[Any
     return kld, same, near, losses
 
 
-def _log_softmax(x: np.ndarray) -> np.ndarray:
+def log_softmax(x: np.ndarray) -> np.ndarray:
+    """Of each row `(n, vocab)`, in float64."""
     import numpy as np
 
     x = x.astype(np.float64)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge.errors import EdgeError, InputError
+from edge.runtimes.act.ran import Place
 
 _WAIT_S = 5.0
 
@@ -89,3 +90,12 @@ def _said(err: Exception, path: Path, what: str) -> EdgeError:
     return InputError(
         f"{what} in {path} is damaged: {err}", hint="the file was left as it is: move it away to begin anew"
     )
+
+
+def kept_open(place: Place, path: Path, tables: str, what: str) -> Database:
+    """The database at `path`, opened at the first call and closed with the hands."""
+    if path not in place.kept:
+        place.kept[path] = opened(path, tables, what)
+        place.closing.callback(place.kept[path].close)
+    found: Database = place.kept[path]
+    return found

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from edge.runtimes.act.database import Database, opened
+from edge.runtimes.act.database import Database, kept_open
 from edge.runtimes.act.moments import day, moment
 from edge.runtimes.act.ran import Place, ToolError
 
@@ -76,11 +76,7 @@ FUNCTIONS = (list_events, find_events, add_event, move_event, delete_event)
 
 
 def _opened(place: Place, settings: Mapping[str, Any]) -> Database:
-    path = Path(settings["database"] or place.state / "calendar.db")
-    if path not in place.kept:
-        place.kept[path] = opened(path, _TABLES, "the calendar")
-        place.closing.callback(place.kept[path].close)
-    return place.kept[path]
+    return kept_open(place, Path(settings["database"] or place.state / "calendar.db"), _TABLES, "the calendar")
 
 
 def _stamp(at: datetime) -> str:

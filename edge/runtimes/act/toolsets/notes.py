@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edge.runtimes.act.database import Database, opened
+from edge.runtimes.act.database import Database, kept_open
 from edge.runtimes.act.ran import Place, ToolError
 
 SETTINGS = {"database": ""}
@@ -76,8 +76,4 @@ FUNCTIONS = (list_notes, find_notes, add_note, edit_note, delete_note)
 
 
 def _opened(place: Place, settings: Mapping[str, Any]) -> Database:
-    path = Path(settings["database"] or place.state / "notes.db")
-    if path not in place.kept:
-        place.kept[path] = opened(path, _TABLES, "the file of notes")
-        place.closing.callback(place.kept[path].close)
-    return place.kept[path]
+    return kept_open(place, Path(settings["database"] or place.state / "notes.db"), _TABLES, "the file of notes")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import EdgeError
-from edge.runtimes.act.database import Database, opened
+from edge.runtimes.act.database import Database, kept_open
 from edge.runtimes.act.moments import moment, span_s
 from edge.runtimes.act.ran import Place, ToolError
 
@@ -88,11 +88,7 @@ def _path(place: Place, settings: Mapping[str, Any]) -> Path:
 
 
 def _opened(place: Place, settings: Mapping[str, Any]) -> Database:
-    path = _path(place, settings)
-    if path not in place.kept:
-        place.kept[path] = opened(path, TABLES, "the file of timers")
-        place.closing.callback(place.kept[path].close)
-    return place.kept[path]
+    return kept_open(place, _path(place, settings), TABLES, "the file of timers")
 
 
 def _spoken(seconds: float) -> str:
