@@ -26,8 +26,14 @@ def key(**parts: Any) -> str:
 
 
 def find(kind: str, name: str) -> Path | None:
-    """The finished folder, if there is one."""
+    """The finished folder, if there is one; its time says from then on when it was last asked for."""
     folder = root() / kind / name
+    try:
+        os.utime(folder)
+    except FileNotFoundError:
+        return None
+    except OSError:  # a cache that may only be read
+        pass
     return folder if folder.is_dir() else None
 
 
