@@ -28,6 +28,7 @@ class Wanted:
     templates take them. `drawn` are the fields of `Sampling` that were given. `top_logprobs` is None when
     no probabilities are wanted. `schema` is what the answer must be: a JSON Schema, `True` for any JSON
     object, None for free text. `must_call` is the name of the tool that has to be called, "" for any of them.
+    `strict` is set when a tool is: what is called is then called as its schema says, if anything is.
     """
 
     model: str
@@ -35,6 +36,7 @@ class Wanted:
     prompt: str | tuple[int, ...] | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
     must_call: str | None = None
+    strict: bool = False
     schema: Mapping[str, Any] | bool | None = None
     drawn: Mapping[str, Any] = field(default_factory=dict)
     max_tokens: int | None = None
@@ -85,6 +87,7 @@ def chat(data: Mapping[str, Any]) -> Wanted:
         messages=clean,
         tools=tools,
         must_call=must_call,
+        strict=bool(tools) and _strict(data),
         schema=_format(data),
         top_logprobs=int(top or 0) if wants else None,
         **_common(data),
@@ -247,6 +250,11 @@ def _tools(data: Mapping[str, Any]) -> tuple[tuple[Mapping[str, Any], ...], str 
     if name not in names:
         raise Refusal(400, "tool_choice must be none, auto, required, or name one of the tools", param="tool_choice")
     return tuple(tools), name
+
+
+def _strict(data: Mapping[str, Any]) -> bool:
+    """Whether any of the tools, which are sound, must be called as its schema says."""
+    return any(_given(tool["function"], "strict", bool) for tool in data["tools"])
 
 
 def _format(data: Mapping[str, Any]) -> Mapping[str, Any] | bool | None:

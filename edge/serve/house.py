@@ -105,12 +105,13 @@ class Served:
     def held(self, wanted: Wanted, sampling: Sampling) -> Mask | None:
         """What holds the answer to the form that was asked for. On the desk's thread.
 
-        Where a call is possible and need not come, nothing is held: models like to say something first.
+        Where a call is possible and need not come, nothing is held unless a tool is strict: models like to say
+        something first, and a held answer is either calls or words.
         `Refusal` for a form that cannot be held, `MissingError` without the library.
         """
         if wanted.schema is not None and wanted.tools:
             raise Refusal(400, "response_format and tools cannot be asked for together", param="response_format")
-        if wanted.schema is None and wanted.must_call is None:
+        if wanted.schema is None and wanted.must_call is None and not wanted.strict:
             return None
         from edge.runtimes.grammar import Grammars
 
@@ -121,6 +122,8 @@ class Served:
         must = wanted.must_call
         tools = [t for t in wanted.tools if not must or t["function"]["name"] == must]
         syntax = syntax_of(self._template.source if self._template else "") or "tags"
+        if must is None:
+            return self._grammars.tools(tools, syntax, idle=False, text=True).mask(sampling)
         # One call is what OpenAI's clients mean by a tool that must be called.
         return self._grammars.tools(tools, syntax, idle=False, most=1).mask(sampling)
 

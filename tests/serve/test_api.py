@@ -295,9 +295,29 @@ def test_a_tool_that_must_be_called_is(acting, choice):
     assert found.choices[0].finish_reason == "tool_calls"
 
 
+@pytest.mark.parametrize("said", [CALL.replace('{"on"', '{"volume":"loud","on"'), "no call"])
+def test_a_strict_tool_is_called_as_its_schema_says_or_not_at_all(acting, said):
+    # The fake says back what it was told: a call with an argument that the tool does not have.
+    strict = {"type": "function", "function": {**TOOL["function"], "strict": True}}
+    found = openai_client(acting).chat.completions.create(
+        model=NAME, messages=[{"role": "user", "content": said}], tools=[strict], max_tokens=200
+    )
+    message = found.choices[0].message
+    if said == "no call":
+        assert message.tool_calls is None
+        assert message.content == said
+    else:
+        [call] = message.tool_calls
+        assert json.loads(call.function.arguments).keys() <= TOOL["function"]["parameters"]["properties"].keys()
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
+        (
+            {"tools": [{"type": "function", "function": {"name": "tv", "strict": "yes"}}]},
+            "strict must be true or false",
+        ),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "strange"}}}},
             "cannot be held",
