@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-seconds", type=float, default=300.0, metavar="S", help="time it may take (default: 300)")
     group = parser.add_argument_group("how the model runs")
     group.add_argument("--context", type=int, metavar="N", help="tokens to hold (default: the bundle's)")
-    group.add_argument("--threads", type=int, metavar="N", help="default: the physical cores")
+    group.add_argument("--threads", type=int, metavar="N", help="default: what is fastest here, tried once")
     group.add_argument("--no-check", action="store_true", help="do not compare the files with the manifest")
     _wherever(parser)
 
@@ -90,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
         acting.remembered(Memory(state / "memory.db"), args.memory)
         return 0
     _check(args)
+    from edge.runtimes import threads
     from edge.runtimes.act import manifest
     from edge.runtimes.act.policy import Policy
     from edge.runtimes.model import open_bundle
@@ -97,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
     # What makes no sense is said before a model is loaded.
     tools = manifest.join([manifest.read(source) for source in args.tools])
     policy = Policy(frozenset(args.yes_to), dry_run=args.dry_run)
+    if args.threads is None:
+        threads.once(args.bundle, check=not args.no_check)
     with open_bundle(args.bundle, threads=args.threads, context_length=args.context, check=not args.no_check) as model:
         memory = None if args.no_memory else Memory(state / "memory.db")
         return _act(args, model, tools, policy, memory)

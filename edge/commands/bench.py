@@ -68,7 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--new-tokens", type=int, default=64, metavar="N", help="tokens of each answer (64)")
     parser.add_argument("--sustain", type=float, metavar="SECONDS", help="then answer for so long without a pause")
-    parser.add_argument("--threads", type=int, metavar="N", help="default: the physical cores")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="default: as edge chat would take, else the physical cores"
+    )
     parser.add_argument("--context", type=int, metavar="N", help="tokens to hold (default: the bundle's)")
     parser.add_argument("--force", action="store_true", help="measure a machine that is unfit; the run says so")
 

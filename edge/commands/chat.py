@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_arguments(parser)
     group = parser.add_argument_group("how the model runs")
     group.add_argument("--context", type=int, metavar="N", help="tokens to hold (default: the bundle's)")
-    group.add_argument("--threads", type=int, metavar="N", help="default: the physical cores")
+    group.add_argument("--threads", type=int, metavar="N", help="default: what is fastest here, tried once")
     group.add_argument("--no-check", action="store_true", help="do not compare the files with the manifest")
 
 
@@ -130,12 +130,15 @@ def _keep(args: argparse.Namespace, model: Model) -> None:
 def _opened(args: argparse.Namespace) -> Iterator[Model]:
     """The model: of the bundle's folder, or on the device."""
     if args.on is None:
+        from edge.runtimes import threads
         from edge.runtimes.model import open_bundle
 
         if args.bundle is None:
             raise UsageError("which bundle?", hint="give its folder, or a device with --on")
         # What makes no sense is said before a model is loaded.
         options.sampling(args, args.bundle)
+        if args.threads is None:
+            threads.once(args.bundle, check=not args.no_check)
         with open_bundle(
             args.bundle, threads=args.threads, context_length=args.context, check=not args.no_check
         ) as model:

@@ -42,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print sums and every event as JSON")
     parser.add_argument("--prompt-tokens", type=int, default=128, metavar="N", help="tokens to read (128)")
     parser.add_argument("--new-tokens", type=int, default=16, metavar="N", help="tokens to answer (16)")
-    parser.add_argument("--threads", type=int, metavar="N", help="default: the physical cores")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="default: as edge chat would take, else the physical cores"
+    )
     parser.add_argument("--context", type=int, metavar="N", help="tokens to hold (default: the bundle's)")
 
 

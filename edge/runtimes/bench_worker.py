@@ -22,8 +22,8 @@ from edge import cache, profile
 from edge.errors import EdgeError, UsageError
 from edge.find import load
 from edge.runtimes import energy, meter, noise, smaps, traffic
-from edge.runtimes.cores import physical_cores
 from edge.runtimes.model import Model, open_bundle
+from edge.runtimes.threads import default as default_threads
 
 VERSION = 2  # of what is asked and answered here
 _WARM_UP = 8  # tokens; the first ones wait for threads and pages
@@ -49,7 +49,7 @@ def _probe(request: dict[str, Any]) -> dict[str, Any]:
     time.sleep(_LOOK_S)
     seen = noise.between(before, noise.look())
     state = profile.conditions().record()
-    threads = request["threads"] or physical_cores()
+    threads = request["threads"] or default_threads(bundles.read(Path(request["bundle"])))
     found = {"seen": seen, "conditions": state, "threads": threads}
     if request.get("bandwidth", True):
         found["read_bandwidth_bytes_per_s"] = meter.read_bandwidth_bytes_per_s(threads, state["available_bytes"])
@@ -60,8 +60,8 @@ def _measure(request: dict[str, Any], do: str) -> dict[str, Any]:
     import numpy as np
 
     np.ones(1)  # an array or two belongs to every session, not to the model
-    threads = request["threads"] or physical_cores()
     folder = Path(request["bundle"])
+    threads = request["threads"] or default_threads(bundles.read(folder))
     bare, bare_held = meter.rss_bytes(), smaps.of_this_process(_weights(folder))
     forgotten = do == "load" and _forget(folder)
     seen = noise.look()

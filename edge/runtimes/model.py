@@ -20,6 +20,7 @@ from edge.runtimes.encoders import Encoder
 from edge.runtimes.prompt import encode_chat
 from edge.runtimes.session import ContextFull, Mask, Sampling, Session, StopReason, generate
 from edge.runtimes.sight import Prompt, Sight, feed, image_parts, place
+from edge.runtimes.threads import remembered
 from edge.runtimes.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]  # {"role": "user", "content": "..."}; content with pictures: edge.runtimes.sight
@@ -343,6 +344,7 @@ def open_bundle(
 
     With `check`, every file is compared with the manifest (`edge.runtimes.integrity`: hashes
     are remembered, so this costs a fifth of a second the first time and nothing after that).
+    Without `threads`, it runs on what a trial found fastest (`edge.runtimes.threads`), else on the physical cores.
     `context_length` may be shorter than the bundle's, to save memory. Raises `UsageError` when
     `folder` is no bundle or cannot be opened that way, `InputError` when it is damaged,
     `MissingError` when its runtime is not installed.
@@ -362,6 +364,7 @@ def open_bundle(
     # Before the weights: reading a tokenizer takes memory that is given back.
     tokenizer = Tokenizer.load(folder)
     engine = load("edge.runtimes.engines", bundle.format)
+    threads = threads or remembered(bundle)
     session: Session = engine.load(folder, bundle, threads=threads, context_length=context_length)
     try:
         return Model(folder, bundle, session, threads=threads, tokenizer=tokenizer)

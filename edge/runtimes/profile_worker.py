@@ -17,9 +17,9 @@ from edge import bundle as bundles
 from edge.find import load
 from edge.runtimes import meter
 from edge.runtimes.bench_worker import answer
-from edge.runtimes.cores import physical_cores
 from edge.runtimes.model import open_bundle
 from edge.runtimes.profilers import WARM_UP
+from edge.runtimes.threads import default as default_threads
 
 _LOOK_S = 0.01
 
@@ -58,7 +58,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     np.ones(1)
     folder = Path(request["bundle"])
     bundle = bundles.read(folder)
-    threads = request["threads"] or physical_cores()
+    threads = request["threads"] or default_threads(bundle)
     marks: dict[str, float] = {}
     with _Watch() as watch:
         marks["load"] = watch.now()

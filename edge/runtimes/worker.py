@@ -177,8 +177,9 @@ def selftest(folder: Path) -> dict[str, Any]:
             f"{bundle.name} says {found} here, and said {tokens} when it was proven",
             hint="this device, or the runtime on it, computes something else: the bundle must not run there",
         )
-    from edge.runtimes import meter
+    from edge.runtimes import meter, threads
 
+    threads.once(folder, check=False)
     return {"bundle": bundle.id, "tokens": found, "compared": len(tokens), "peak_rss_bytes": meter.peak_rss_bytes()}
 
 

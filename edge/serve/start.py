@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--grace", type=float, default=10.0, metavar="S", help="seconds to finish when stopped (10)")
     group = parser.add_argument_group("how the models run")
     group.add_argument("--context", type=int, metavar="N", help="tokens to hold (default: each bundle's)")
-    group.add_argument("--threads", type=int, metavar="N", help="default: the physical cores")
+    group.add_argument("--threads", type=int, metavar="N", help="default: what is fastest here, tried once")
     group.add_argument("--no-check", action="store_true", help="do not compare the files with the manifest")
 
 
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
     import asyncio
 
+    from edge.runtimes import threads
     from edge.serve import app, door, guard
     from edge.serve.house import House
     from edge.serve.metrics import Metrics
@@ -74,6 +75,9 @@ def run(args: argparse.Namespace) -> int:
     house = House(Turns(waiting=args.queue, ended=metrics.answer))
     metrics.watch(house.turns)
     try:
+        if args.threads is None:
+            for folder in args.bundles:
+                threads.once(folder, check=not args.no_check)
         house.open(
             args.bundles, parallel=args.parallel, threads=args.threads, context_length=args.context,
             check=not args.no_check, max_tokens=args.max_tokens,
