@@ -300,15 +300,16 @@ def test_a_strict_tool_is_called_as_its_schema_says_or_not_at_all(acting, said):
     # The fake says back what it was told: a call with an argument that the tool does not have.
     strict = {"type": "function", "function": {**TOOL["function"], "strict": True}}
     found = openai_client(acting).chat.completions.create(
-        model=NAME, messages=[{"role": "user", "content": said}], tools=[strict], max_tokens=200
+        model=NAME, messages=[{"role": "user", "content": said}], tools=[strict], max_tokens=200, temperature=0
     )
     message = found.choices[0].message
     if said == "no call":
         assert message.tool_calls is None
         assert message.content == said
     else:
-        [call] = message.tool_calls
-        assert json.loads(call.function.arguments).keys() <= TOOL["function"]["parameters"]["properties"].keys()
+        assert message.tool_calls
+        for call in message.tool_calls:
+            assert json.loads(call.function.arguments).keys() <= {"on"}
 
 
 @pytest.mark.parametrize(
