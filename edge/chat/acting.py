@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import Any
 
 from edge.chat.screen import printable
-from edge.errors import EdgeError, UsageError
+from edge.errors import DeviceError, EdgeError, UsageError
 from edge.runtimes.act.hands import Ask, Question
-from edge.runtimes.act.memory import Memory
-from edge.runtimes.act.mind import Mind, Report
-from edge.runtimes.act.perception import Given
+from edge.runtimes.act.manifest import Manifest
 
 _PATIENCE = 3  # whoever presses Ctrl-C so often wants out at once
 
@@ -81,13 +80,24 @@ class Stop:
 
 
 class Session:
-    """Requests one after another, until there are no more; in a terminal also a few commands."""
+    """Requests one after another, until there are no more; in a terminal also a few commands.
 
-    def __init__(self, mind: Mind, stop: Stop, read: Callable[[str], str], memory: Memory | None) -> None:
-        self._mind, self._stop, self._read, self._memory = mind, stop, read, memory
+    `act` does a request and gives its record (`edge.runtimes.act.record`); `remember` is what `/memory` asks
+    (`edge.runtimes.act.memory.obey`), None when nothing is remembered.
+    """
 
-    def run(self, given: Sequence[Given] = ()) -> bool:
-        """Whether all of every request was done. Files and pictures that were given come with the first."""
+    def __init__(
+        self,
+        act: Callable[[str], Mapping[str, Any]],
+        tools: Manifest,
+        stop: Stop,
+        read: Callable[[str], str],
+        remember: Callable[[Sequence[str]], list[str]] | None,
+    ) -> None:
+        self._act, self._tools, self._stop, self._read, self._remember = act, tools, stop, read, remember
+
+    def run(self) -> bool:
+        """Whether all of every request was done."""
         whole = True
         while True:
             try:
@@ -97,14 +107,15 @@ class Session:
                         return whole
                 elif line:
                     with self._stop.watching():
-                        report = self._mind.act(line, given)
-                    given = ()
-                    whole &= report.whole
+                        report = self._act(line)
+                    whole &= report["whole"]
                     show(report)
             except EOFError:
                 return whole
             except KeyboardInterrupt:
                 note("(to leave: /quit or Ctrl-D)")
+            except DeviceError:
+                raise  # there is nobody to go on with
             except EdgeError as err:
                 whole = False
                 note(f"edge: {printable(str(err))}")
@@ -116,44 +127,28 @@ class Session:
         if word == "help":
             note("/tools lists what can be done; /memory lists what is remembered; /edit N TEXT; /forget N; /quit")
         elif word == "tools":
-            for tool in self._mind.hands.manifest.tools.values():
+            for tool in self._tools.tools.values():
                 note(f"  {tool.name} ({tool.risk})  {printable(tool.description)}")
         elif word in ("memory", "edit", "forget"):
-            if self._memory is None:
+            if self._remember is None:
                 raise UsageError("nothing is remembered: this was started with --no-memory")
-            remembered(
-                self._memory, ["list" if word == "memory" else word, *rest.split(maxsplit=1 if word == "edit" else -1)]
-            )
+            words = ["list" if word == "memory" else word, *rest.split(maxsplit=1 if word == "edit" else -1)]
+            listed(self._remember(words))
         else:
             raise UsageError(f"there is no command /{word}", hint="/help lists them")
         return True
 
 
-def remembered(memory: Memory, words: Sequence[str]) -> None:
-    """`list`, `edit N TEXT`, `forget N`, `forget all`: what of them was said, done. Raises `UsageError` for others."""
-    action, *rest = words
-    if action == "list" and not rest:
-        for kept in reversed(memory.list()):
-            sys.stdout.write(f"{kept.id:5}  {kept.origin:4}  {printable(kept.text)}\n")
-    elif action == "edit" and len(rest) >= 2 and rest[0].isdigit():
-        memory.edit(int(rest[0]), " ".join(rest[1:]))
-    elif action == "forget" and rest == ["all"]:
-        for kept in memory.list():
-            memory.forget(kept.id)
-    elif action == "forget" and rest and all(n.isdigit() for n in rest):
-        for n in rest:
-            memory.forget(int(n))
-    else:
-        raise UsageError(
-            f"cannot do {' '.join(words)!r} with what is remembered",
-            hint="there are: list, edit N TEXT, forget N, forget all",
-        )
+def listed(lines: Sequence[str]) -> None:
+    """Lines that were asked for, on standard output."""
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
+    sys.stdout.flush()
 
 
-def show(report: Report) -> None:
+def show(report: Mapping[str, Any]) -> None:
     """The answer alone, on standard output."""
-    if report.answer:
-        sys.stdout.write(printable(report.answer) + "\n")
+    if report["answer"]:
+        sys.stdout.write(printable(report["answer"]) + "\n")
         sys.stdout.flush()
 
 

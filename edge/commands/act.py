@@ -6,6 +6,9 @@ values of the plan and is shown; it chooses nothing. --dry-run shows what would 
 
 Without a request it is a session: in a terminal with /help, otherwise a request a line.
 
+With --on, all of that happens on a device that edge flash has put a bundle on, with the tools there. The manifest
+goes along, and questions come here. BUNDLE is then its folder here, its name or its id; without one, what runs there.
+
 examples:
   edge act out/smollm2-act-gguf-q4_k_m "list my files" --tools files:notes --yes-to read
   edge act BUNDLE "move todo.txt to old.txt and delete draft.txt" --tools files:notes
@@ -14,6 +17,7 @@ examples:
   edge act BUNDLE "what is in todo.txt" --tools files:notes --yes-to read --json
   edge act BUNDLE --tools home.toml --tools files:notes
   edge act BUNDLE --tools home.toml --resume 5f0c2a9be871
+  edge act "turn on the lamp" --tools gpio --on ssh://pi@raspberrypi
   edge act --memory list
   edge act --memory edit 3 "my car is on level 4"
   edge act --memory forget 3
@@ -24,20 +28,26 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge.errors import UsageError
+from edge.errors import UsageError, require
 
 if TYPE_CHECKING:
-    from edge.runtimes.act.mind import Report
-    from edge.runtimes.model import Model
+    from edge.devices.device import Device
+    from edge.runtimes.act.hands import Hands
+    from edge.runtimes.act.manifest import Manifest, Source
+    from edge.runtimes.act.policy import Policy
+
+_UNPROVEN = "edge: this bundle is unproven: it was never compared with its source"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", metavar="BUNDLE", type=Path, nargs="?", help="a folder that edge export made")
+    parser.add_argument("bundle", metavar="BUNDLE", nargs="?", help="a folder that edge export made")
     parser.add_argument("request", metavar="REQUEST", nargs="?", help="what is wanted; without it, a session")
+    parser.add_argument("--on", metavar="DEVICE", help="act where it was flashed: ssh://user@host, adb:SERIAL, ...")
     parser.add_argument(
         "--tools", action="append", default=[], metavar="FILE",
         help="a manifest of tools (home.toml), or built-in ones (files:FOLDER); may be given several times",
@@ -80,33 +90,27 @@ def _wherever(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from edge.chat import acting
-    from edge.runtimes.act.hands import state_folder
-    from edge.runtimes.act.memory import Memory
 
-    state = state_folder()
     if args.memory is not None:
-        if args.bundle is not None:
-            raise UsageError("--memory stands alone: it needs no bundle")
-        acting.remembered(Memory(state / "memory.db"), args.memory)
+        if args.request is not None:
+            raise UsageError("--memory stands alone: it takes no request")
+        acting.listed(_remembered(args))
         return 0
     _check(args)
-    from edge.runtimes import threads
     from edge.runtimes.act import manifest
     from edge.runtimes.act.policy import Policy
-    from edge.runtimes.model import open_bundle
 
-    # What makes no sense is said before a model is loaded.
+    # What makes no sense is said before a model is loaded, or a device is reached for.
+    sources = [manifest.find(source) for source in args.tools]
     tools = manifest.join([manifest.read(source) for source in args.tools])
     policy = Policy(frozenset(args.yes_to), dry_run=args.dry_run)
-    if args.threads is None:
-        threads.once(args.bundle, check=not args.no_check)
-    with open_bundle(args.bundle, threads=args.threads, context_length=args.context, check=not args.no_check) as model:
-        memory = None if args.no_memory else Memory(state / "memory.db")
-        return _act(args, model, tools, policy, memory)
+    return _there(args, sources, tools) if args.on is not None else _here(args, tools, policy)
 
 
 def _check(args: argparse.Namespace) -> None:
-    if args.bundle is None:
+    if args.on is not None and args.request is None and len((args.bundle or "").split()) > 1:
+        args.bundle, args.request = None, args.bundle  # a wish, to what runs there
+    if args.bundle is None and args.on is None:
         raise UsageError("which bundle?", hint='act with: edge act BUNDLE "what is wanted" --tools FILE')
     if not args.tools:
         raise UsageError("it has no tools", hint="give a manifest, or built-in ones: --tools files:FOLDER")
@@ -121,43 +125,140 @@ def _check(args: argparse.Namespace) -> None:
             raise UsageError(f"--{name.replace('_', '-')} must be above 0")
 
 
-def _act(args: argparse.Namespace, model: Model, tools: Any, policy: Any, memory: Any) -> int:
-    from edge.chat import acting, line
+def _here(args: argparse.Namespace, tools: Manifest, policy: Policy) -> int:
+    from edge.chat import acting
+    from edge.runtimes import threads
+    from edge.runtimes.act import memory as memories
     from edge.runtimes.act import perception
-    from edge.runtimes.act.hands import Hands
+    from edge.runtimes.act.hands import Hands, state_folder
     from edge.runtimes.act.intent import Budget
+    from edge.runtimes.act.memory import Memory
     from edge.runtimes.act.mind import Mind
     from edge.runtimes.act.person import at_terminal
+    from edge.runtimes.act.record import record
+    from edge.runtimes.model import open_bundle
 
-    if not model.bundle.proven:
-        acting.note("edge: this bundle is unproven: it was never compared with its source")
-    given = [perception.of_file(path) for path in args.file]
-    given += [perception.of_picture(path, model) for path in args.image]
-    stop = acting.Stop()
-    session = args.request is None and not args.resume
-    words = ("/help", "/tools", "/memory", "/edit", "/forget", "/quit")
-    read, _ = line.reader(words, line.history_file().with_name("act-history"))
-    with Hands(tools, policy, ask=stop.around(at_terminal()), run=args.resume) as hands:
+    stop, folder = acting.Stop(), Path(args.bundle)
+    if args.threads is None:
+        threads.once(folder, check=not args.no_check)
+    with (
+        open_bundle(folder, threads=args.threads, context_length=args.context, check=not args.no_check) as model,
+        Hands(tools, policy, ask=stop.around(at_terminal()), run=args.resume) as hands,
+    ):
+        memory = None if args.no_memory else Memory(state_folder() / "memory.db")
+        if not model.bundle.proven:
+            acting.note(_UNPROVEN)
+        given = [perception.of_file(path) for path in args.file]
+        given += [perception.of_picture(path, model) for path in args.image]
         request = _request(args, hands)
+        read = _reader()
         mind = Mind(
             model, hands, memory=memory, stopped=stop, tell=acting.note,
-            ask=stop.line(read) if session or sys.stdin.isatty() else lambda question: None,
+            ask=stop.line(read) if _is_session(args) or sys.stdin.isatty() else lambda question: None,
             budget=lambda: Budget(args.max_tokens, args.max_seconds),
         )  # fmt: skip
-        if session:
-            if sys.stdin.isatty():
-                acting.note(f"{model.bundle.name} with {len(tools.tools)} tools, offline. /help lists the commands.")
-            return 0 if acting.Session(mind, stop, read, memory).run(given) else 1
+
+        def act(wanted: str) -> dict[str, Any]:
+            report = mind.act(wanted, given)
+            given.clear()  # what comes with a session comes with its first request
+            return record(report, model.bundle, hands.run)
+
+        if _is_session(args):
+            _greet(model.bundle.name, len(tools.tools), "offline")
+            remember = None if memory is None else lambda words: memories.obey(memory, words)
+            return 0 if acting.Session(act, tools, stop, read, remember).run() else 1
         with stop.watching():
-            report = mind.act(request, given)
-    if args.json:
-        sys.stdout.write(json.dumps(_record(report, model, hands.run), ensure_ascii=False) + "\n")
-    else:
-        acting.show(report)
-    return 0 if report.whole else 1
+            return _shown(args, act(request))
 
 
-def _request(args: argparse.Namespace, hands: Any) -> str:
+def _there(args: argparse.Namespace, sources: list[Source], tools: Manifest) -> int:
+    """As here, on a device: there is the model, there are the tools, and what is kept."""
+    from edge.chat import acting
+    from edge.devices.acting import Acting, Wishes
+    from edge.runtimes.act import perception
+    from edge.runtimes.act.person import at_terminal
+
+    stop, read = acting.Stop(), _reader()
+    given, pictures = [perception.of_file(path) for path in args.file], list(args.image)
+    wishes = Wishes(
+        tuple(args.yes_to), args.dry_run, not args.no_memory, args.resume, args.max_tokens, args.max_seconds,
+        args.threads, args.context,
+    )  # fmt: skip
+    with (
+        _device(args) as (device, wanted),
+        Acting(
+            device, wanted, sources, wishes, ask=stop.around(at_terminal()), tell=acting.note, stopped=stop,
+            reply=stop.line(read) if _is_session(args) or sys.stdin.isatty() else None,
+        ) as there,
+    ):  # fmt: skip
+        opened = there.opened
+        if not opened["proven"]:
+            acting.note(_UNPROVEN)
+        for number, tool, state in opened["before"]:
+            acting.note(f"  {number}. {tool} {state}")
+        if opened["waiting"] and not args.resume:
+            acting.note(f"edge: {_interrupted(**opened['waiting'])}")
+
+        def act(wanted: str) -> dict[str, Any]:
+            report = there.act(wanted, given, pictures)
+            given.clear()
+            pictures.clear()
+            return report
+
+        if _is_session(args):
+            _greet(opened["name"], opened["tools"], f"on {device.address}")
+            remember = None if args.no_memory else there.remembered
+            return 0 if acting.Session(act, tools, stop, read, remember).run() else 1
+        with stop.watching():
+            return _shown(args, act(opened["request"] or args.request))
+
+
+@contextmanager
+def _device(args: argparse.Namespace) -> Iterator[tuple[Device, str | None]]:
+    """What --on means, and which bundle there."""
+    require("edge.devices", extra="act", purpose="reaching for a device")
+    from edge.devices import book, installed
+
+    [target] = book.find([args.on])
+    wanted = None if args.bundle is None else installed.named(args.bundle)
+    device = target.connect()
+    try:
+        yield device, wanted
+    finally:
+        device.close()
+
+
+def _remembered(args: argparse.Namespace) -> list[str]:
+    if args.on is not None:
+        from edge.devices.acting import remembered
+
+        with _device(args) as (device, _):
+            return remembered(device, args.memory)
+    from edge.runtimes.act.hands import state_folder
+    from edge.runtimes.act.memory import Memory, obey
+
+    return obey(Memory(state_folder() / "memory.db"), args.memory)
+
+
+def _is_session(args: argparse.Namespace) -> bool:
+    return args.request is None and not args.resume
+
+
+def _reader() -> Callable[[str], str]:
+    from edge.chat import line
+
+    words = ("/help", "/tools", "/memory", "/edit", "/forget", "/quit")
+    return line.reader(words, line.history_file().with_name("act-history"))[0]
+
+
+def _greet(name: str, n_tools: int, how: str) -> None:
+    from edge.chat import acting
+
+    if sys.stdin.isatty():
+        acting.note(f"{name} with {n_tools} tools, {how}. /help lists the commands.")
+
+
+def _request(args: argparse.Namespace, hands: Hands) -> str:
     """What is wanted: said now, or by a run that was interrupted. Says which runs wait for that."""
     from edge.chat import acting
 
@@ -172,33 +273,20 @@ def _request(args: argparse.Namespace, hands: Any) -> str:
     return args.request or ""
 
 
-def _waiting(hands: Any) -> str:
+def _waiting(hands: Hands) -> str:
     runs = hands.journal.unfinished()
-    if not runs:
-        return ""
-    return f"interrupted: {hands.journal.request(runs[-1])!r}; go on with --resume {runs[-1]}"
+    return _interrupted(runs[-1], hands.journal.request(runs[-1])) if runs else ""
 
 
-def _record(report: Report, model: Model, run: str) -> dict[str, Any]:
-    steps: Sequence[Any] = report.steps
-    return {
-        "request": report.request,
-        "whole": report.whole,
-        "answer": report.answer,
-        "steps": [
-            {
-                "number": d.step.number, "tool": d.step.tool, "arguments": dict(d.step.arguments),
-                "open": dict(d.step.open), "status": d.status, "would": d.outcome.would if d.outcome else "",
-                "reason": d.outcome.reason if d.outcome else d.why, "text": d.outcome.text if d.outcome else "",
-                "origin": d.outcome.origin if d.outcome else "user",
-                "duration_ms": d.outcome.duration_ms if d.outcome else 0.0,
-            }
-            for d in steps
-        ],
-        "impossible": report.impossible,
-        "unsaid": report.unsaid,
-        "tokens": report.tokens,
-        "stages_ms": report.stages_ms,
-        "run": run,
-        "bundle": {"name": model.bundle.name, "id": model.bundle.id, "format": model.bundle.format},
-    }  # fmt: skip
+def _interrupted(run: str, request: str | None) -> str:
+    return f"interrupted: {request!r}; go on with --resume {run}"
+
+
+def _shown(args: argparse.Namespace, report: Mapping[str, Any]) -> int:
+    from edge.chat import acting
+
+    if args.json:
+        sys.stdout.write(json.dumps(report, ensure_ascii=False) + "\n")
+    else:
+        acting.show(report)
+    return 0 if report["whole"] else 1

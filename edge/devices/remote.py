@@ -17,7 +17,8 @@ from edge.bundle import Bundle
 from edge.devices import installed
 from edge.devices.device import Device, Ended, LinkLost, Stream
 from edge.devices.store import Store
-from edge.errors import DeviceError, EdgeError, GateError, UsageError
+from edge.devices.words import died, line, said_well
+from edge.errors import EdgeError, UsageError
 from edge.runtimes.model import Message, Model, Piece, Reading, Stats
 from edge.runtimes.session import ContextFull, Mask, Sampling
 from edge.runtimes.sight import Prompt, image_parts, source_of
@@ -25,7 +26,6 @@ from edge.runtimes.sight import Prompt, image_parts, source_of
 _LOAD_S = 900.0
 _TOKEN_S = 600.0  # reading a long prompt on a slow device says how far it is, chunk by chunk
 _STOP_S = 60.0
-_ERRORS = {2: UsageError, 3: GateError, 4: DeviceError}
 
 
 class _Far:
@@ -117,7 +117,7 @@ class RemoteModel(Model):
             stream.kill()
 
     def _end(self, said: dict[str, Any]) -> None:
-        _raise(said, self._where)
+        said_well(said, self._where)
         if said.get("stats"):
             self.stats = Stats(**said["stats"])
             self._far.held = self.stats.prompt_tokens + self.stats.new_tokens
@@ -145,7 +145,7 @@ class RemoteModel(Model):
             self._stream.write(json.dumps(request, separators=(",", ":")).encode() + b"\n")
         except Ended as err:
             self._drop()
-            raise _died(self._where, err.done.code, err.done.reason) from None
+            raise died(self._where, err.done.code, err.done.reason) from None
         except LinkLost:
             self._drop()
             raise
@@ -153,7 +153,7 @@ class RemoteModel(Model):
     def _hear(self, timeout_s: float) -> dict[str, Any]:
         assert self._stream is not None
         try:
-            return _line(self._stream, self._where, timeout_s)
+            return line(self._stream, self._where, timeout_s)
         except EdgeError:
             self._drop()
             raise
@@ -183,43 +183,15 @@ def open_remote(
             try:
                 stream.write(json.dumps(request).encode() + b"\n")
             except Ended as err:
-                raise _died(device.address, err.done.code, err.done.reason) from None
-            said = _line(stream, device.address, _LOAD_S)
-            _raise(said, device.address)
+                raise died(device.address, err.done.code, err.done.reason) from None
+            said = line(stream, device.address, _LOAD_S)
+            said_well(said, device.address)
             return stream, int(said["context_length"])
         except BaseException:
             stream.kill()
             raise
 
     return RemoteModel(folder, bundle, start, device.address)
-
-
-def _line(stream: Stream, where: str, timeout_s: float) -> dict[str, Any]:
-    line = stream.readline(timeout_s)
-    if not line:
-        done = stream.finish()
-        raise _died(where, done.code, done.reason)
-    try:
-        found = json.loads(line)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise DeviceError(f"{where}: the worker answers {line[:80]!r}, which is no answer", hint="flash it again")
-    return found
-
-
-def _raise(said: dict[str, Any], where: str) -> None:
-    if "error" in said:
-        kind = _ERRORS.get(int(said.get("code") or 1), EdgeError)
-        raise kind(f"{where}: {said['error']}", hint=said.get("hint"))
-
-
-def _died(where: str, code: int, reason: str) -> EdgeError:
-    if code == 137:
-        return DeviceError(
-            f"{where}: the model was killed there, most likely for want of memory", hint="ask for a shorter --context"
-        )
-    return DeviceError(f"{where}: the model ended there: {reason}", hint="see what is the matter: edge fsck DEVICE")
 
 
 def _bytes(source: str | Path | bytes) -> bytes:

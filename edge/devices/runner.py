@@ -24,16 +24,22 @@ _RUNTIME = {"gguf": "llama_cpp", "onnx": "onnxruntime", "tflite": "ai_edge_liter
 _PYTHON = (3, 11)
 _LARGE_BYTES = 1 << 18  # files from here on are shared between packs one by one
 
-# `listen` is a server, and needs packages that the other verbs do without: whichever flash brought them.
+# `listen` is a server, and needs packages that the other verbs do without: whichever flash brought them. `alone` is
+# edge act for who sits there. What acts is kept in the store: a phone's shell has no home to keep it in.
 _START = """\
 root=$(cd "${{0%/*}}/.." && pwd -P) || exit 1
-export ORT_DISABLE_TELEMETRY=1 PYTHONDONTWRITEBYTECODE=1 PYTHONUTF8=1
-runs=edge.runtimes.worker
-if [ "$1" = listen ]; then
-  shift; runs=edge.serve
+export ORT_DISABLE_TELEMETRY=1 PYTHONDONTWRITEBYTECODE=1 PYTHONUTF8=1 EDGE_STATE="${{EDGE_STATE:-$root/state}}"
+[ -w "${{HOME:-/}}" ] || {{ mkdir -p "$root/home" 2>/dev/null && export HOME="$root/home"; }}
+verb=$1 bundle=$root/bundles/{bundle} runs=edge.runtimes.worker
+case $verb in
+listen)
+  shift; runs=edge.serve; set -- "$bundle" "$@"
   for web in "$root"/packs/web-*; do export EDGE_ALSO="$web"; done
-fi
-{start} -m $runs "$root/bundles/{bundle}" "$@"
+  ;;
+alone) shift; runs=edge; set -- act "$bundle" --no-check "$@" ;;
+*) set -- "$bundle" "$@" ;;
+esac
+{start} -m $runs "$@"
 """
 
 
@@ -48,7 +54,7 @@ class Pack:
 
 @dataclass(frozen=True)
 class Runner:
-    """`start` is a shell script that takes `serve`, `selftest`, `bench`, `ask` or `listen`; `how` says it in words."""
+    """`start` is a shell script that takes a verb of the worker, `listen` or `alone`; `how` says it in words."""
 
     start: str
     how: str

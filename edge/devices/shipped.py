@@ -1,13 +1,16 @@
-"""The part of edge that runs on a device: the runtimes, the readers, what those stand on, and the server."""
+"""The part of edge that runs on a device: runtimes, readers, what those stand on, the server, and `edge act`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[1]
-_FILES = ("__init__", "bundle", "cache", "errors", "find", "measurement", "profile")
+_FILES = (
+    "__init__", "bundle", "cache", "errors", "find", "measurement", "profile",
+    "__main__", "cli", "commands/__init__", "commands/act", "chat/__init__", "chat/acting", "chat/line", "chat/screen",
+)  # fmt: skip
 _ROOMS = ("runtimes", "readers", "serve")
-_ENDINGS = (".py", ".html", ".css", ".js")
+_ENDINGS = (".py", ".toml", ".html", ".css", ".js")
 
 
 def files() -> dict[str, Path]:

@@ -12,6 +12,8 @@
 #   current  previous     -> bundles/ID
 #   refs/ID.untested      it was put here where it could not run, and tests itself when it is started first
 #   bin/edge-chat         talks to what is current: for whoever sits at the device
+#   bin/edge-act          lets what is current act, for the same
+#   state/                what acting keeps: its journal, its log, its memory
 #   bin/edge-serve        serves what is current: what the service starts
 #   served                on which address and port, where there is a service
 set -u
@@ -116,6 +118,7 @@ hold) # TOKEN: holds the lock as long as somebody writes a byte every few second
     printf %s "$1" > "$root/lock.owner" || fail 74 "$root cannot be written"
     settle
     command_for edge-chat ask
+    command_for edge-act alone
     command_for edge-serve listen
     rm -rf "$root"/bundles/.new-* "$root"/bundles/.old-* "$root"/packs/.new-* "$root"/incoming
     echo held

@@ -3,6 +3,7 @@
     python -m edge.runtimes.worker FOLDER serve      answers requests, a line of JSON each
     python -m edge.runtimes.worker FOLDER selftest   loads it, compares the first tokens, and says what it took
     python -m edge.runtimes.worker FOLDER bench '{"threads": null, ...}'    one repetition, as edge bench does
+    python -m edge.runtimes.worker FOLDER act        acts for a person at the other end (edge.runtimes.act.linked)
     python -m edge.runtimes.worker FOLDER ask [--image FILE]... [WORDS]...    for who sits at the device: edge-chat
 
 The requests of `serve`: {"do": "open", "threads": 4, "context": 2048}, then any number of
@@ -246,14 +247,18 @@ def _reply(conversation: Any, question: str, images: Sequence[str]) -> None:
 def main(argv: Sequence[str]) -> int:
     try:
         if len(argv) < 2:
-            raise UsageError("wanted: python -m edge.runtimes.worker FOLDER serve|selftest|bench|ask")
+            raise UsageError("wanted: python -m edge.runtimes.worker FOLDER serve|selftest|bench|act|ask")
         folder, verb = Path(argv[0]), argv[1]
         match verb:
-            case "serve":
-                # What a runtime prints must not get between the lines of the protocol.
+            case "serve" | "act":
+                # What a runtime or a tool prints must not get between the lines of the protocol.
                 outputs = os.fdopen(os.dup(1), "wb")
                 os.dup2(2, 1)
-                return serve(folder, sys.stdin.buffer, outputs)
+                if verb == "serve":
+                    return serve(folder, sys.stdin.buffer, outputs)
+                from edge.runtimes.act import linked
+
+                return linked.serve(folder, sys.stdin.buffer, outputs)
             case "selftest":
                 sys.stdout.write(json.dumps(selftest(folder)) + "\n")
             case "bench":

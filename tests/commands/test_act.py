@@ -14,7 +14,7 @@ from edge.chat import acting
 from edge.errors import UsageError
 from edge.runtimes.act import manifest
 from edge.runtimes.act.hands import Hands, Planned
-from edge.runtimes.act.memory import Memory
+from edge.runtimes.act.memory import Memory, obey
 from tests.runtimes.act.test_mind import SHOWS, told
 from tests.tiny_bundle import tiny_bundle
 
@@ -159,4 +159,4 @@ def test_ctrl_c_is_no_at_a_question_and_counted_elsewhere(tmp_path: Path) -> Non
 
     assert stop.line(nobody)("which room?") is None
     with pytest.raises(UsageError, match="cannot do 'sing' with what is remembered"):
-        acting.remembered(Memory(tmp_path / "m.db"), ["sing"])
+        obey(Memory(tmp_path / "m.db"), ["sing"])

@@ -158,7 +158,8 @@ def _around(tree: Path, files: Ext4, wanted: Service) -> list[tuple[str, int]]:
     (units / service.UNIT).write_text(service.unit(wanted, ROOT, _OWNER if home else 0), encoding="utf-8")
     (units / "multi-user.target.wants" / service.UNIT).symlink_to(f"../{service.UNIT}")
     (tree / "usr/local/bin").mkdir(parents=True)
-    (tree / "usr/local/bin/edge-chat").symlink_to(f"{ROOT}/bin/edge-chat")
+    for name in ("edge-chat", "edge-act"):
+        (tree / "usr/local/bin" / name).symlink_to(f"{ROOT}/bin/{name}")
     if home is None:
         return []
     (tree / home[1].lstrip("/") / ".local/share").mkdir(parents=True)

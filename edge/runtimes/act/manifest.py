@@ -103,15 +103,27 @@ class Manifest:
         return [tool.function() for tool in self.tools.values()]
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where tools come from: a built-in set (`files:FOLDER`), or the text of the file called `name`."""
+
+    name: str
+    text: str | None = None
+
+
 def read(source: str | Path) -> Manifest:
     """The tools of a file (`home.toml`, `home.json`), or of a built-in set: `files`, `files:FOLDER`.
 
-    Raises `UsageError` when there is no such file or set, and `InputError`, which names the tool, for one that is
-    damaged: an unknown key, a name twice, a schema that admits nothing.
+    Raises as `find` and `understood`.
     """
-    word, _, setting = str(source).partition(":")
-    if isinstance(source, str) and word in names(TOOLSETS) and not Path(source).is_file():
-        return Manifest(_toolset(word, _setting(word, setting), Path.cwd(), f"the built-in tools {word!r}"))
+    found = find(source)
+    return understood(found, Path.cwd() if found.text is None else Path(found.name).parent.absolute())
+
+
+def find(source: str | Path) -> Source:
+    """What a person names. Raises `UsageError` when there is no such file or set."""
+    if isinstance(source, str) and source.partition(":")[0] in names(TOOLSETS) and not Path(source).is_file():
+        return Source(source)
     path = Path(source).expanduser()
     if not path.is_file():
         raise UsageError(
@@ -120,11 +132,26 @@ def read(source: str | Path) -> Manifest:
     if path.stat().st_size > _LIMIT_BYTES:
         raise InputError(f"{path} has {path.stat().st_size} bytes, which no tool manifest has")
     try:
-        text = path.read_text(encoding="utf-8")
-        data = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text, object_pairs_hook=_once)
-    except (ValueError, RecursionError) as err:
+        return Source(str(path), path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as err:
         raise InputError(f"{path} is no tool manifest: {err}") from err
-    return parse(data, folder=path.parent.absolute(), where=str(path))
+
+
+def understood(source: Source, folder: Path) -> Manifest:
+    """The tools of `source`; relative paths in it begin at `folder`.
+
+    Raises `InputError`, which names the tool, for one that is damaged: an unknown key, a name twice, a schema that
+    admits nothing.
+    """
+    if source.text is None:
+        word, _, setting = source.name.partition(":")
+        return Manifest(_toolset(word, _setting(word, setting), folder, f"the built-in tools {word!r}"))
+    try:
+        toml = source.name.endswith(".toml")
+        data = tomllib.loads(source.text) if toml else json.loads(source.text, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as err:
+        raise InputError(f"{source.name} is no tool manifest: {err}") from err
+    return parse(data, folder=folder, where=source.name)
 
 
 def join(manifests: Sequence[Manifest]) -> Manifest:

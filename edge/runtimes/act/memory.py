@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge.errors import UsageError
 from edge.runtimes.act.database import opened
+from edge.runtimes.act.words import for_person
 
 LIMIT_CHARACTERS = 8000
 _TABLES = """
@@ -95,6 +97,28 @@ class Memory:
 
     def close(self) -> None:
         self._db.close()
+
+
+def obey(memory: Memory, words: Sequence[str]) -> list[str]:
+    """Do `list`, `edit N TEXT`, `forget N` or `forget all`; the lines to show. Raises `UsageError` for others."""
+    action, *rest = words
+    lines: list[str] = []
+    if action == "list" and not rest:
+        lines = [f"{kept.id:5}  {kept.origin:4}  {for_person(kept.text)}" for kept in reversed(memory.list())]
+    elif action == "edit" and len(rest) >= 2 and rest[0].isdigit():
+        memory.edit(int(rest[0]), " ".join(rest[1:]))
+    elif action == "forget" and rest == ["all"]:
+        for kept in memory.list():
+            memory.forget(kept.id)
+    elif action == "forget" and rest and all(n.isdigit() for n in rest):
+        for n in rest:
+            memory.forget(int(n))
+    else:
+        raise UsageError(
+            f"cannot do {' '.join(words)!r} with what is remembered",
+            hint="there are: list, edit N TEXT, forget N, forget all",
+        )
+    return lines
 
 
 def _checked(text: str) -> str:

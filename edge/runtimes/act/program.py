@@ -7,13 +7,12 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge.runtimes.act import confinement
+from edge.runtimes.act import confinement, interpreter
 from edge.runtimes.act.manifest import Paths
 from edge.runtimes.act.ran import Ran
 
@@ -47,7 +46,7 @@ def launched(
         "memory_bytes": memory_bytes, "file_bytes": _FILE_BYTES, "cpu_s": cpu_s,
         "read": read, "write": write, "network": network, "confine": how if how == "landlock" else "",
     }  # fmt: skip
-    return [sys.executable, "-I", "-S", str(_WORKER), json.dumps(wanted)]
+    return [*interpreter.argv(), "-I", "-S", str(_WORKER), json.dumps(wanted)]
 
 
 def run(

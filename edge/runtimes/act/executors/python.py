@@ -7,7 +7,6 @@ module is found in the manifest's folder, or where this Python finds its own. Th
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import InputError
-from edge.runtimes.act import program, reach
+from edge.runtimes.act import interpreter, program, reach
 from edge.runtimes.act.manifest import Tool
 from edge.runtimes.act.ran import Arguments, Place, Ran
 from edge.runtimes.act.schema import canonical
@@ -51,8 +50,7 @@ def run(tool: Tool, arguments: Arguments, place: Place) -> Ran:
     found = [path for path in sys.path if path]
     wanted = {"module": spec.module, "function": spec.function, "path": [spec.folder, *found]}
     given = json.dumps({**wanted, "arguments": reach.settled(tool, arguments)}).encode()
-    # The interpreter by its own name, not where a link of it leads: a virtual environment is found by that.
     return program.run(
-        [os.path.abspath(sys.executable), "-I", str(_WORKER)], paths=paths, network=tool.network,
+        [*interpreter.argv(), "-I", str(_WORKER)], paths=paths, network=tool.network,
         timeout_s=tool.timeout_s, memory_bytes=tool.memory_bytes, output_bytes=tool.output_bytes, stdin=given,
     )  # fmt: skip

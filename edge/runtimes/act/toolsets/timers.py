@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edge.errors import EdgeError
+from edge.runtimes.act import interpreter
 from edge.runtimes.act.database import Database, kept_open
 from edge.runtimes.act.moments import moment, span_s
 from edge.runtimes.act.ran import Place, ToolError
@@ -77,7 +77,7 @@ def _wait(place: Place, settings: Mapping[str, Any]) -> None:
     terminal = os.ttyname(2) if os.isatty(2) else ""
     package = Path(__file__).parents[4]
     subprocess.Popen(
-        [sys.executable, "-m", "edge.runtimes.act.timer_worker", str(_path(place, settings)), terminal, *ring],
+        [*interpreter.argv(), "-m", "edge.runtimes.act.timer_worker", str(_path(place, settings)), terminal, *ring],
         cwd=package, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
