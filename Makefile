@@ -74,7 +74,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/pytest -q -m "not runtime and not rig"
+	$(BIN)/pytest -q -m "not runtime and not rig" -n auto --dist loadfile
 
 fix: $(READY)
 	$(BIN)/ruff format .

@@ -45,6 +45,7 @@ def taken(path):
     return run, result
 
 
+@pytest.mark.runtime
 def test_the_whole_of_it_in_processes_of_its_own(folder, tmp_path, capsys):
     out = tmp_path / "run.json"
     assert main(["bench", folder, *SMALL, "--repeats", "1", "--sustain", "1", "--force", "-o", str(out)]) == 0

@@ -155,6 +155,7 @@ def test_a_conversation_goes_on_after_its_link_broke(model):
     assert "again" in "".join(p.text for p in talk.say("again", Sampling(max_tokens=60)))
 
 
+@pytest.mark.runtime  # many processes, one after another
 def test_bench_on_a_device(far, tmp_path, capsys):
     out = tmp_path / "run.json"
     argv = ["--on", far.address, "--repeats", "1", "--prompt-tokens", "8", "--new-tokens", "4", "-o", str(out)]
@@ -175,6 +176,7 @@ def test_bench_on_a_device(far, tmp_path, capsys):
     assert "which bundle?" in capsys.readouterr().err
 
 
+@pytest.mark.runtime  # many processes, one after another
 def test_what_was_measured_before_the_device_was_lost_is_kept(far, tmp_path, capsys, monkeypatch):
     from edge.commands._places import There
 
@@ -207,6 +209,7 @@ def test_what_was_measured_before_the_device_was_lost_is_kept(far, tmp_path, cap
     assert "tiny" in said.out
 
 
+@pytest.mark.runtime  # many processes, one after another
 def test_who_sits_at_the_device_talks_to_what_is_current(tmp_path):
     device = connect(f"local:{tmp_path / 'store'}")
     command = f"{device.root}/bin/edge-chat"
