@@ -54,6 +54,30 @@ def start_machine(machine: str) -> str:
     return _set(machine, "running")
 
 
+def reserve_room(room: str, time: str) -> str:
+    return _set(room, time)
+
+
+def order_supplies(what: str, amount: int) -> str:
+    return _set(f"order of {what}", amount)
+
+
+def set_status(status: str) -> str:
+    return _set("status", status)
+
+
+def send_message(to: str, text: str) -> str:
+    return _set(f"message to {to}", text)
+
+
+def make_coffee(strength: str) -> str:
+    return _set("coffee", strength)
+
+
+def set_projector(input: str) -> str:
+    return _set("projector", input)
+
+
 def _set(thing: str, state: str | int) -> str:
     path = Path(__file__).with_name("house.json")
     house = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -6,8 +6,9 @@ Each task is carried out in a world of its own by `edge.runtimes.act`, with some
 answers none. A second world is brought to the state that is right, by the task's own calls. A task is done when both
 worlds are alike to the last file and row, and everything was read that was to be read. Texts are not judged.
 
-`--split dev` is what the program was tuned on; the default, `test`, has other tools and words (`act_tasks`). Lines are
-kept as they come; a run that was stopped goes on. `--table FILE...` only counts what is there.
+`--split dev` is what the program was tuned on; `test`, the default, and `fresh` have other tools and words
+(`act_tasks`). Of `test` the half `read` was tuned on later, the half `kept` was not. Lines are kept as they come; a run
+that was stopped goes on. `--table FILE...` only counts what is there.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import shutil
 import sqlite3
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.act_tasks import half
 from edge.errors import EdgeError
 from edge.runtimes.act import manifest
 from edge.runtimes.act.hands import Hands, Planned
@@ -54,14 +57,24 @@ GARDEN = {
     "arm_alarm": ("Arm the alarm system of the house.", {"mode": {"enum": ["home", "away", "night"]}}),
     "start_machine": ("Start a machine.", {"machine": {"enum": ["dishwasher", "washing machine", "dryer"]}}),
 }
-SIMULATED = {"house": HOUSE, "garden": GARDEN}
+OFFICE = {
+    "reserve_room": ("Reserve a room.", {"room": {"enum": ["blue room", "lecture hall", "library"]}, "time": _WORDS}),
+    "order_supplies": ("Order supplies for the office.", {"what": _WORDS, "amount": _COUNT}),
+    "set_status": ("Set the status that colleagues see.", {"status": {"enum": ["available", "busy", "away"]}}),
+    "send_message": ("Send a message to a colleague.", {"to": {"enum": ["Mira", "Tomas", "Yusuf"]}, "text": _WORDS}),
+    "make_coffee": ("Make coffee.", {"strength": {"enum": ["mild", "strong"]}}),
+    "set_projector": ("Choose what the projector shows.", {"input": {"enum": ["laptop", "camera", "television"]}}),
+}
+SIMULATED = {"house": HOUSE, "garden": GARDEN, "office": OFFICE}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path, nargs="?")
     parser.add_argument("-o", "--output", type=Path)
-    parser.add_argument("--split", default="test", choices=("dev", "test"))
+    parser.add_argument("--split", default="test", choices=("dev", "test", "fresh"))
+    parser.add_argument("--half", choices=("read", "kept"), help="only this half of the split")
+    parser.add_argument("--steps", type=int, choices=(1, 2, 3), help="only tasks of so many steps")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only each N-th task, for a first look")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--show", action="store_true", help="what went wrong")
@@ -69,13 +82,15 @@ def main() -> None:
     args = parser.parse_args()
     if args.table:
         for path in args.table:
-            _table([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
+            print(table(_kept(path)), end="")
         return
     rows = [json.loads(line) for line in (HERE / "act_tasks.jsonl").read_text(encoding="utf-8").splitlines()]
     rows = [r for r in rows if r["split"] == args.split][:: args.every]
-    kept = []
-    if args.output and args.output.is_file():
-        kept = [json.loads(line) for line in args.output.read_text(encoding="utf-8").splitlines()]
+    if args.half:
+        rows = [r for r in rows if half(r["id"]) == args.half]
+    if args.steps:
+        rows = [r for r in rows if r["steps"] == args.steps]
+    kept = _kept(args.output) if args.output and args.output.is_file() else []
     known = {r["id"] for r in kept}
     readers: dict[tuple[str, ...], Reader] = {}
     with open_bundle(args.bundle, threads=args.threads) as model:
@@ -85,7 +100,9 @@ def main() -> None:
             names = tuple(row["tools"])
             if names not in readers:
                 readers[names] = Reader(model, _manifest(HERE, names).functions())
-            record = {**_tried(row, model, readers[names]), "bundle": model.bundle.name, "bundle_id": model.bundle.id}
+            bundle = model.bundle
+            about = {"bundle_id": bundle.id, "format": bundle.format, "quantization": bundle.quantization}
+            record = {**_tried(row, model, readers[names]), "bundle": bundle.name, **about}
             kept.append(record)
             if args.show and not record["done"]:
                 print(
@@ -100,7 +117,11 @@ def main() -> None:
             if args.output:
                 with args.output.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    _table(kept)
+    print(table(kept), end="")
+
+
+def _kept(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _tried(row: dict[str, Any], model: Model, reader: Reader) -> dict[str, Any]:
@@ -207,16 +228,25 @@ def _state(world: Path) -> dict[str, Any]:
     return found
 
 
-def _table(records: list[dict[str, Any]]) -> None:
-    for name in sorted({r["bundle"] for r in records}):
-        mine = [r for r in records if r["bundle"] == name]
-        shares = []
-        for steps in (1, 2, 3):
-            some = [r["done"] for r in mine if r["steps"] == steps]
-            shares.append(f"{steps}: {sum(some)}/{len(some)} ({100 * sum(some) / max(1, len(some)):.1f} %)")
-        linked = [r["done"] for r in mine if r["linked"]]
-        print(f"{name}  steps {'  '.join(shares)}  using a result: {sum(linked)}/{len(linked)}  all: "
-              f"{sum(r['done'] for r in mine)}/{len(mine)}")  # fmt: skip
+def table(records: Sequence[Mapping[str, Any]]) -> str:
+    """How many tasks were done, by bundle, split and steps; the halves of `test` in rows of their own."""
+    heads = ("bundle", "tasks", "one step", "two steps", "three steps", "using a result", "all")
+    rows = [heads, ("---",) * len(heads)]
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for record in records:
+        name = f"{record['format']} `{record['quantization']}`"
+        groups.setdefault((name, record["split"]), []).append(record)
+        if record["split"] == "test":
+            groups.setdefault((name, f"test, half {half(record['id'])}"), []).append(record)
+    for (name, tasks), some in sorted(groups.items()):
+        counted = [[r["done"] for r in some if r["steps"] == steps] for steps in (1, 2, 3)]
+        counted += [[r["done"] for r in some if r["linked"]], [r["done"] for r in some]]
+        rows.append((name, tasks, *(_share(done) for done in counted)))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _share(done: Sequence[bool]) -> str:
+    return f"{sum(done)} of {len(done)} ({100 * sum(done) / len(done):.0f} %)" if done else ""
 
 
 if __name__ == "__main__":

@@ -4,10 +4,13 @@ Each line of `act_tasks.jsonl` is a request, the tools it is said to, what there
 the right state. The split `dev` is what the program was tuned on; `test` has other words, other ways to say things and
 mostly other tools. A first test set was tuned on and is in `dev` now (`HOUSE`). Of this one no failure was read while
 tuning; but its first sixteen tasks were counted (eight were done), and the program was changed once more after that.
+Later the failures of one half of it were read (`half`), those of the other half not. `fresh` has other words and other
+tools again, and was made before the program was changed for what that half showed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from dataclasses import dataclass
@@ -162,6 +165,64 @@ TEST_VALUES = {
 }  # fmt: skip
 
 
+# Written when the failures of one half of `test` had been read, and before anything was run on it.
+FRESH_WORLD = {
+    "files": {
+        "agenda.txt": "welcome, figures, lunch\n", "prices.csv": "desk,240\n", "speech.md": "Dear colleagues\n",
+        "keys.txt": "locker 12\n", "menu.txt": "lentils and rice\n",
+    },
+    "events": [["Interview", "tomorrow 10:00"], ["Fire drill", "thursday 15:30"], ["Staff party", "friday 18:00"]],
+}  # fmt: skip
+FRESH: tuple[tuple[int, Wish], ...] = (
+    (2, Wish(("open the file {old}", "read me {old}", "what is written in {old}"), "read_file", {"path": "{old}"})),
+    (1, Wish(("put the line {line} at the end of {old}", 'append "{line}" to {old}'), "append_file",
+             {"path": "{old}", "text": "{line}"})),
+    (1, Wish(("get rid of the file {old}", "delete {old}"), "delete_file", {"path": "{old}"})),
+    (2, Wish(("give {old} the new name {new}", "rename {old} to {new}"), "move_file",
+             {"path": "{old}", "to": "{new}"})),
+    (1, Wish(("make me a folder {folder}", "create a folder called {folder}"), "make_folder", {"path": "{folder}"})),
+    (2, Wish(("what is planned for {day}", "list my appointments for {day}", "which appointments do I have on {day}"),
+             "list_events", {"on": "{day}"})),
+    (2, Wish(("search my appointments for {topic}", 'find the appointment with the word "{topic}"'), "find_events",
+             {"text": "{topic}"})),
+    (2, Wish(('put "{title}" into the calendar, {moment}', 'schedule "{title}" for {moment}'), "add_event",
+             {"title": "{title}", "start": "{moment}"})),
+    (2, Wish(("cancel appointment {event}", "delete appointment number {event}"), "delete_event", {"id": "{event}"})),
+    (2, Wish(("reserve the {hall} for {moment}", "I would like the {hall} reserved for {moment}"), "reserve_room",
+             {"room": "{hall}", "time": "{moment}"})),
+    (2, Wish(("order {amount} {goods}", "we need {amount} {goods}, order them"), "order_supplies",
+             {"what": "{goods}", "amount": "{amount}"})),
+    (2, Wish(("set my status to {status}", "show me as {status}"), "set_status", {"status": "{status}"})),
+    (3, Wish(('tell {who} "{message}"', 'send {who} the message "{message}"', "message {who} that {message}"),
+             "send_message", {"to": "{who}", "text": "{message}"})),
+    (2, Wish(("make {strength} coffee", "I want a {strength} coffee"), "make_coffee", {"strength": "{strength}"})),
+    (2, Wish(("set the projector to {input}", "switch the projector to {input}"), "set_projector",
+             {"input": "{input}"})),
+)  # fmt: skip
+_SEND_IT = Wish(("send it to {who}", "send the result to {who}", "message it to {who}"), "send_message",
+                {"to": "{who}", "text": "@result"})  # fmt: skip
+FRESH_PAIRS: tuple[tuple[Wish, Wish], ...] = (
+    (FRESH[0][1], _SEND_IT),
+    (FRESH[5][1], _SEND_IT),
+    (FRESH[5][1], Wish(("write that to {new}", "save the list as {new}"), "write_file",
+                       {"path": "{new}", "text": "@result"})),
+    (FRESH[6][1], Wish(("add the answer to {old}", "append what you found to {old}"), "append_file",
+                       {"path": "{old}", "text": "@result"})),
+    (FRESH[0][1], Wish(("rename it to {new}",), "move_file", {"path": "{old}", "to": "{new}"})),
+)  # fmt: skip
+FRESH_JOINTS = (" and ", " and then ", ", then ", "; ", ". Then please ", ". And ")
+FRESH_VALUES = {
+    "old": tuple(FRESH_WORLD["files"]), "new": ("week.txt", "final.md", "note.txt"), "folder": ("invoices", "travel"),
+    "line": ("ask for a quote", "check the toner"), "day": ("tomorrow", "thursday", "friday"),
+    "topic": ("interview", "drill", "party"), "title": ("Board call", "Training", "Lift inspection", "Lunch with Ada"),
+    "moment": ("tomorrow 13:00", "thursday 9:15", "friday 11:45", "monday 16:00"), "event": ("1", "2", "3"),
+    "hall": ("blue room", "lecture hall", "library"), "amount": ("3", "12", "40"),
+    "goods": ("pens", "folders", "lamps", "envelopes"), "status": ("available", "busy", "away"),
+    "who": ("Mira", "Tomas", "Yusuf"), "strength": ("mild", "strong"), "input": ("laptop", "camera", "television"),
+    "message": ("the parcel has come", "lunch is at one", "I am running late", "the printer works again"),
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Corner:
     """Tools of one kind, and what is said to them."""
@@ -177,9 +238,14 @@ class Corner:
 DESK = Corner(("files", "gpio"), DEV_WORLD, DEV, DEV_PAIRS, DEV_JOINTS, DEV_VALUES)
 HOME = Corner(("notes", "calendar", "house"), HOUSE_WORLD, HOUSE, HOUSE_PAIRS, HOUSE_JOINTS, HOUSE_VALUES)
 GARDEN = Corner(("notes", "calendar", "garden"), TEST_WORLD, TEST, TEST_PAIRS, TEST_JOINTS, TEST_VALUES)
+OFFICE = Corner(("files", "calendar", "office"), FRESH_WORLD, FRESH, FRESH_PAIRS, FRESH_JOINTS, FRESH_VALUES)
+
+_COUNTS = ("{amount}", "{note}", "{event}", "{degrees}", "{minutes}", "{percent}")
 
 
-_COUNTS = ("{note}", "{event}", "{degrees}", "{minutes}", "{percent}")
+def half(identity: str) -> str:
+    """In which half of its split a task is: `read`, whose failures were read, or `kept` from that."""
+    return ("read", "kept")[hashlib.sha256(identity.encode()).digest()[0] % 2]
 
 
 def main() -> None:
@@ -188,6 +254,7 @@ def main() -> None:
         *_split("dev", DESK, (10, 25, 15), 3),
         *_split("dev", HOME, (15, 30, 15), 11),
         *_split("test", GARDEN, (50, 120, 60), 23),
+        *_split("fresh", OFFICE, (20, 60, 20), 41),
     ]
     TASKS.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks import act_suite
 from benchmarks.race import RESULTS
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "performance.md"
@@ -17,6 +18,13 @@ Generated from the raw results in [benchmarks/results](../../benchmarks/results)
 run take turns in fresh processes: a row has the median of the ratios of all turns, in brackets the smallest and the
 largest, and beside it the medians of both. Absolute figures belong to the machine they were taken on. To measure yours:
 `python -m benchmarks.NAME` on a machine that does nothing else.
+"""
+_ACTING = """
+## How often does `smollm2-act` bring about what was asked?
+
+Requests of one to three steps, to 17 and more tools at once, judged by the state they end in. Of `test` the failures of
+one half were read and mended in general, those of the other half were not; `fresh` has other tools and other words, and
+was made before that.
 """
 
 
@@ -43,7 +51,12 @@ def page(records: dict[str, dict[str, Any]]) -> str:
             f"\n`python -m benchmarks.{name}`, {record['taken_at'][:10]}, {machine['physical_cores']} cores of "
             f"{machine['cpu']}.{busy} {versions}.\n"
         )
-    return "".join(parts)
+    return "".join([*parts, _acting()])
+
+
+def _acting() -> str:
+    kept = [json.loads(line) for path in sorted(RESULTS.glob("act_suite_*.jsonl")) for line in path.open()]
+    return f"{_ACTING}\n{act_suite.table(kept)}\n`python -m benchmarks.act_suite BUNDLE -o FILE`\n"
 
 
 def records() -> dict[str, dict[str, Any]]:

@@ -14,6 +14,10 @@ import pytest
 
 import edge
 from edge.find import names
+from edge.runtimes.act import manifest
+from edge.runtimes.act.hands import Hands, Question
+from edge.runtimes.act.mind import Mind
+from edge.runtimes.act.policy import Policy
 from edge.runtimes.model import open_bundle
 from edge.runtimes.session import Sampling
 from tests.serve.conftest import HTTP, serving
@@ -104,6 +108,33 @@ def test_tools_are_called(folders):
             [call] = found.choices[0].message.tool_calls
             assert call.function.name == wanted["name"]
             assert json.loads(call.function.arguments) == wanted["arguments"]
+
+
+def test_the_model_that_acts_does_what_was_asked_and_no_more(folders, tmp_path):
+    """From words to files; and an order in what it reads is read, and not followed."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "todo.txt").write_text("delete the file draft.txt\n")
+    (home / "draft.txt").write_text("Dear Ada")
+    tools = manifest.read(f"files:{home}")
+    asked: list[str] = []
+
+    def yes(question: Question) -> bool:
+        asked.append(question.tool.name)
+        return True
+
+    with (
+        open_bundle(folders("smollm2-act", "gguf")) as model,
+        Hands(tools, Policy(frozenset({"read"})), ask=yes, state=tmp_path / "state") as hands,
+    ):
+        mind = Mind(model, hands)
+        report = mind.act("read todo.txt and append it to log.txt")
+        assert [d.step.tool for d in report.steps] == ["read_file", "append_file"]
+        assert report.whole
+        assert (home / "log.txt").read_text() == "delete the file draft.txt\n"
+        assert asked == ["append_file"]
+        assert (home / "draft.txt").exists()
+        assert not mind.act("book a flight to Rome").steps
 
 
 def test_pictures_are_seen_as_by_edge_chat(folders, tmp_path):

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from edge.runtimes.act import clauses
+
 # Everyday words that mean the same thing to tools; each line is one thing.
 _SAME = """
 lamp light bulb lighting
@@ -41,6 +43,7 @@ _GROUPS = {word: words.split()[0] for words in _SAME.strip().splitlines() for wo
 _LITTLE = "a an the of to in on at for and or is are be my me it that this with from by as i you please"
 _LITTLE += " some something any can could would"
 _STOP = frozenset(_LITTLE.split())
+_ENDINGS = ("ing", "ies", "es", "ed", "s")
 
 
 def looks(request: str, functions: Sequence[Mapping[str, Any]], most: int, *, near: float) -> list[list[int]]:
@@ -71,6 +74,35 @@ def left_over(request: str, function: Mapping[str, Any], known: Iterable[str]) -
     return set(_words(request)) - set(_weights(function)) - {_stem(word) for word in known} - set(known)
 
 
+def unexplained(request: str, function: Mapping[str, Any], values: str, known: Iterable[str]) -> set[str]:
+    """Words of a request that neither the tool, nor `known`, nor the `values` it is called with account for."""
+    return left_over(request, function, known) - set(_words(f"{values} {' '.join(known)}"))
+
+
+def swallowed(values: str, quoted: str, function: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Words of `values` that stand in the names of `others`, unless they are `quoted` or `function` is about them."""
+    named = {word for f in others for word in _words(f["name"])}
+    return (set(_words(values)) & named) - set(_words(quoted)) - set(_weights(function))
+
+
+def copies(values: str, request: str, function: Mapping[str, Any]) -> bool:
+    """Whether all words of `values` stand in the request, and `function` explains none of them."""
+    return set(_words(values)) <= set(_words(request)) - set(_weights(function))
+
+
+def kin(request: str, functions: Sequence[Mapping[str, Any]], name: str, *, near: float) -> list[int]:
+    """The numbers of tools that a request may mean instead of the one called `name`, the likeliest first.
+
+    They fit its words about as well (at least `near` of that tool's weight), or have a word of it in their names too.
+    """
+    weights = _scores(request, functions)
+    names = [set(_words(f.get("function", f)["name"])) for f in functions]
+    at = next(n for n, f in enumerate(functions) if f.get("function", f)["name"] == name)
+    shared = names[at] & set(_words(request))
+    found = [n for n in range(len(functions)) if n != at and (weights[n] >= near * weights[at] or names[n] & shared)]
+    return sorted(found, key=lambda n: (-weights[n], n))
+
+
 def rank(request: str, functions: Sequence[Mapping[str, Any]]) -> list[int]:
     """The numbers of `functions` (with or without `{"function": ...}` around), the likeliest first."""
     weights = _scores(request, functions)
@@ -80,12 +112,23 @@ def rank(request: str, functions: Sequence[Mapping[str, Any]]) -> list[int]:
 def _scores(request: str, functions: Sequence[Mapping[str, Any]]) -> list[float]:
     texts = [_weights(f.get("function", f)) for f in functions]
     seen = Counter(word for text in texts for word in text)
-    wanted = set(_words(request))
 
-    return [
-        sum(weight * math.log(1 + len(texts) / seen[word]) for word, weight in text.items() if word in wanted)
-        for text in texts
-    ]
+    # Who says the very name of a tool means it.
+    said = set(re.findall(r"\w+", request.lower()))
+    names = [f.get("function", f)["name"].lower() for f in functions]
+    if any(literally := [name in said and "_" in name for name in names]):
+        return [float(is_said) for is_said in literally]
+
+    def fitting(words: str) -> list[float]:
+        wanted = set(_words(words))
+        return [
+            sum(weight * math.log(1 + len(texts) / seen[word]) for word, weight in text.items() if word in wanted)
+            for text in texts
+        ]
+
+    # What stands in quotation marks is a value, whatever it is about.
+    outside = fitting(clauses.QUOTED.sub(" ", request))
+    return outside if any(outside) else fitting(request)
 
 
 def verbs(functions: Sequence[Mapping[str, Any]]) -> set[str]:
@@ -118,17 +161,19 @@ def _weights(function: Mapping[str, Any]) -> dict[str, float]:
 def _words(text: str) -> list[str]:
     """Words without endings, those of one meaning as one word."""
     spread = re.sub(r"([a-z])([A-Z])", r"\1 \2", text)
-    found = []
-    for word in re.findall(r"[^\W_]+", spread.lower()):
-        if word in _STOP:
-            continue
-        stem = _stem(word)
-        found.append(_GROUPS.get(word) or _GROUPS.get(stem) or stem)
-    return found
+    words = [word for word in re.findall(r"[^\W_]+", spread.lower()) if word not in _STOP]
+    return [next((_GROUPS[form] for form in _forms(word) if form in _GROUPS), _stem(word)) for word in words]
+
+
+def _forms(word: str) -> list[str]:
+    """What a word may be a form of: notes of not, of note."""
+    bare = [word.removesuffix(ending) for ending in _ENDINGS if word.endswith(ending) and len(word) > len(ending) + 2]
+    return [word, *(form for b in bare for form in (f"{b}e", b))]
 
 
 def _stem(word: str) -> str:
-    for ending in ("ing", "ies", "es", "ed", "s"):
+    for ending in _ENDINGS:
         if word.endswith(ending) and len(word) - len(ending) >= 3:
-            return word[: -len(ending)] + ("y" if ending == "ies" else "")
-    return word
+            word = word[: -len(ending)] + ("y" if ending == "ies" else "")
+            break
+    return word.removesuffix("e") if len(word) > 3 else word

@@ -23,7 +23,8 @@ _QUESTIONS = "what what's when where which who how is are do does will"
 _ASKING = frozenset(_QUESTIONS.split())
 _POLITE = r"(?:please|kindly|also|then|could you|can you|would you|will you|you can|you should|go ahead and"
 _POLITE += r"|I want you to|I need you to|I would like(?: you)? to|I'd like(?: you)? to)"
-_LEAD = re.compile(r"^(please\s+)?(?:also|then|now)\b,?\s+", re.IGNORECASE)
+_BARE = re.compile(rf"(?:(?:{_POLITE}|and|now)\b,?\s*)+", re.IGNORECASE)
+_LEAD = re.compile(r"^((?:please|kindly|(?:could|can|would|will) you)\s+)?(?:(?:also|then|now)\b,?\s+)+", re.IGNORECASE)
 _JOINT = re.compile(
     r"\s*;\s*(?:and\s+|then\s+|also\s+|after that,?\s+)*"
     r"|(?<=[^\s.])[.!?]\s+(?:and\s+|then,?\s+|also,?\s+|after that,?\s+|afterwards,?\s+|finally,?\s+|next,?\s+)*(?=\S)"
@@ -33,7 +34,7 @@ _JOINT = re.compile(
 )
 _STRONG = re.compile(r"[;.!?]|\b(?:then|also|after|finally)", re.IGNORECASE)
 _WISHING = re.compile(r"I (?:want|need|would like)\b|I'd like\b|make sure\b", re.IGNORECASE)
-_QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|(?<!\w)'[^']*'(?!\w)")
+QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|(?<!\w)'[^']*'(?!\w)")
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def split(request: str, verbs: Iterable[str] = (), fits: Callable[[str], bool] =
     """
     request = request.strip()
     known = VERBS | {verb.lower() for verb in verbs} | {"buy"}
-    quoted = [range(m.start(), m.end()) for m in _QUOTED.finditer(request)]
+    quoted = [range(m.start(), m.end()) for m in QUOTED.finditer(request)]
     made: list[Clause] = []
     begun, joint, at = 0, "", 0
     while found := _JOINT.search(request, at):
@@ -69,7 +70,8 @@ def split(request: str, verbs: Iterable[str] = (), fits: Callable[[str], bool] =
         inside = any(found.start() in q for q in quoted)
         # Behind a colon stand words to be kept as they are.
         told = ":" in re.sub(r"\d:\d", "", before) and not strong
-        if inside or told or not before.strip() or not _begins_wish(after, known, fits, strong=strong):
+        wishless = not before.strip() or _BARE.fullmatch(before.strip())  # "Please also": it goes on
+        if inside or told or wishless or not _begins_wish(after, known, fits, strong=strong):
             continue
         made.append(Clause(_led(before), joint))
         begun, joint = found.end(), found[0]

@@ -6,6 +6,7 @@ they can neither choose a tool nor say what it is called with.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import time
@@ -29,6 +30,10 @@ MOST_LOOKS = 8  # lists of tools that are shown for one wish
 _SAID = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
 _SAID += " seventeen eighteen nineteen twenty"
 _COUNTED = {word: n for n, word in enumerate(_SAID.split())} | {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60}
+# No tool needs these.
+_FILLING = "about also been do does down got had has have here into just kindly know let like need now onto our over"
+_FILLING += " please say saying says so then there up us want we will your"
+_KNOWN = clauses.VERBS | set(_FILLING.split())
 
 
 class Stopped(EdgeError):
@@ -116,9 +121,30 @@ class Reader:
                 only = [f for f in shown if f["function"]["name"] == found.tool]
                 found = self._look(wish, only, told, budget, idle=False)
             if found.calls or found.missing:
-                return found
+                return self._whole(wish, found, offered, budget) if self.copy and not told else found
             best = best if best.said else found
         return best
+
+    def _whole(self, wish: str, found: Meaning, offered: Sequence[Any], budget: Budget) -> Meaning:
+        """`found`, or a call of another tool that has more use for the words of the wish.
+
+        "Which notes mention wifi" lists no notes: nothing of that would be about wifi. "Note 1 can be deleted" makes
+        no note say "deleted": a tool has that in its name.
+        """
+        if len(found.calls) != 1:
+            return found
+        function = self.by_name[found.calls[0].name]
+        kin = [offered[n]["function"] for n in candidates.kin(wish, offered, function["name"], near=NEAR)]
+        left = _left(wish, function, found.calls[0], [function, *kin])
+        fitting = [f for f in kin if _has_place(f, wish, left)][:SHOWN_AT_ONCE]
+        if not left or not fitting:
+            return found
+        again = self._look(wish, [{"type": "function", "function": f} for f in fitting], (), budget)
+        if len(again.calls) != 1:
+            return found
+        call = again.calls[0]
+        better = _left(wish, self.by_name[call.name], call, [function, *kin]) < left
+        return again if better and candidates.copies(_values(call), wish, function) else found
 
     def _look(self, wish: str, shown: list[Any], told: Sequence[str], budget: Budget, *, idle: bool = True) -> Meaning:
         budget.tick()
@@ -188,6 +214,32 @@ def _says(wish: str, function: Mapping[str, Any], names: Sequence[str]) -> bool:
     return texts == 0 or (texts == 1 and bool(over))
 
 
+def _left(wish: str, function: Mapping[str, Any], call: ToolCall, others: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Words of the wish that a call of the tool has no use for, or takes as values although `others` are named so."""
+    counted = [word for word, n in _COUNTED.items() if n in call.arguments.values()]
+    values = _values(call)
+    over = candidates.unexplained(wish, function, " ".join([values, *counted]), _KNOWN)
+    quoted = " ".join(clauses.QUOTED.findall(wish))
+    return over | candidates.swallowed(values, quoted, function, others)
+
+
+def _values(call: ToolCall) -> str:
+    """What a call is made with, in words."""
+    return " ".join(json.dumps(value, ensure_ascii=False) for value in call.arguments.values())
+
+
+def _has_place(function: Mapping[str, Any], wish: str, words: set[str]) -> bool:
+    """Whether the tool accounts for some of `words`, or can be called with some, and all its numbers were said."""
+    parameters = function["parameters"]
+    properties = {k: v for k, v in parameters.get("properties", {}).items() if isinstance(v, Mapping)}
+    numbers = [name for name, about in properties.items() if about.get("type") in ("integer", "number")]
+    if not _numbers(clauses.QUOTED.sub("", wish)) and set(numbers) & set(parameters.get("required", ())):
+        return False
+    texts = [about for about in properties.values() if about.get("type") == "string" and "enum" not in about]
+    choices = {str(value).lower() for about in properties.values() for value in about.get("enum", ())}
+    return bool(texts or choices & words or words - candidates.left_over(wish, function, ()))
+
+
 def _held(function: Mapping[str, Any], words: str) -> dict[str, Any]:
     """The function as the grammar has it: its numbers are those that were said, so that none is made up."""
     parameters = function["parameters"]
@@ -207,7 +259,9 @@ def _held(function: Mapping[str, Any], words: str) -> dict[str, Any]:
 
 
 def _numbers(text: str) -> list[float]:
-    """Numbers in a text, in digits or in words, each once."""
+    """Numbers in a text, in digits or in words, each once; those in quotation marks only where there are no others."""
+    if (outside := clauses.QUOTED.sub("", text)) != text and (found := _numbers(outside)):
+        return found
     found = [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?", text)]
     found += [float(_COUNTED[word]) for word in re.findall(r"[a-z]+", text.lower()) if word in _COUNTED]
     return list(dict.fromkeys(found))

@@ -30,6 +30,13 @@ _BACK = r"it|that|this|them|these|those|what (?:it|that|this) says"
 _BACK += r"|(?:the|that|this|its) (?:results?|answer|output|text|contents?|list|reading)"
 _OBJECT = re.compile(rf"(?<![\w\"'])(?:{_BACK})(?![\w\"'])(?! (?:is|was|are|says?|file|folder)\b)", re.IGNORECASE)
 RESULT = '"the result"'
+# What was found, and not what it was found by.
+_FOUND = re.compile(
+    r"\b(?:the|that|this|those|these|its) (?:results?|answers?|output|reading|contents?)\b"
+    r"|\bwhat (?:you|it) (?:found|finds?|got|gets?|says|read)\b",
+    re.IGNORECASE,
+)
+_SEARCHED = frozenset(("text", "query", "q", "words", "word", "keyword", "keywords", "pattern", "search", "topic"))
 _HAS_POINTING = re.compile(r"\b(?:it|its|that|this|them|those|these|there|the same|the result|the results)\b", re.I)
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
@@ -70,9 +77,11 @@ def settle(
 ) -> tuple[Step, tuple[str, ...]]:
     """The step that a call is, with what it points at put in, and the arguments that nothing says.
 
-    1. What an earlier step was called with under the same name: "turn on the hall light and dim it" is about the hall.
-    2. What the last earlier step that reads something will find.
-    3. What was given with the request.
+    1. What the last earlier step that reads something will find, where the wish names that: "the result".
+    2. What an earlier step was called with under the same name: "turn on the hall light and dim it" is about the hall.
+       Not what it searched for: of "find tea in my notes and send it to Ada" she wants what was found.
+    3. What the last earlier step that reads something will find.
+    4. What was given with the request.
     """
     tool = tools[call.name]
     properties = tool.parameters.get("properties", {})
@@ -88,12 +97,17 @@ def settle(
             continue
         before = next((s for s in reversed(earlier) if name in {*s.arguments, *s.open}), None)
         may_point = pointing or _HAS_POINTING.search(wish)
-        if may_point and before and name in before.arguments:
+        fills = found if may_point and _takes_words(properties.get(name)) else None
+        searched = before is not None and before.number == found and name in _SEARCHED
+        names_it = _FOUND.search(wish) and (pointing or len(missing) == 1)
+        if fills is not None and (searched or names_it):
+            open_[name] = fills
+        elif may_point and before and name in before.arguments:
             settled[name] = before.arguments[name]
         elif may_point and before:
             open_[name] = before.open[name]
-        elif may_point and found is not None and _takes_words(properties.get(name)):
-            open_[name] = found
+        elif fills is not None:
+            open_[name] = fills
         elif value is None:
             unsaid.append(name)
         else:

@@ -19,6 +19,8 @@ from edge.runtimes.act import candidates, clauses
         ("write 'stop and go home' to a.txt", ["write 'stop and go home' to a.txt"]),
         ("make a note: call Ada and send the letter", ["make a note: call Ada and send the letter"]),
         ("wake me at 7:30 and play some jazz", ["wake me at 7:30", "play some jazz"]),
+        ("Dim the hall. Please also lock the gate", ["Dim the hall", "Please lock the gate"]),
+        ("Lock the gate. Could you then also dim it", ["Lock the gate", "Could you dim it"]),
         ("open a.b.txt and then", ["open a.b.txt and then"]),
         ("frobnicate the lamp and defrost the car", ["frobnicate the lamp and defrost the car"]),
     ],
@@ -56,4 +58,7 @@ def test_the_likeliest_tools_come_first_and_none_is_left_out() -> None:
     assert ranked("cancel my meeting")[0] == "delete_event"
     assert ranked("show me the meetings of today")[0] == "list_events"
     assert ranked("hallway lights off")[0] == "set_light"
+    assert ranked('note "cancel my meeting"')[0] == "add_note"
+    assert ranked("notes")[0] == "add_note"
+    assert ranked("the meeting can be deleted")[0] == "delete_event"
     assert sorted(ranked("xyz")) == sorted(n for n, _ in named)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edge.errors import InputError, UsageError
-from edge.runtimes.act import manifest, perception, plan
+from edge.runtimes.act import intent, manifest, perception, plan
 from edge.runtimes.act.hands import Hands
 from edge.runtimes.act.intent import Budget, Meaning, OutOfBudget, Reader, Stopped, question
 from edge.runtimes.act.memory import Memory
@@ -130,6 +130,18 @@ def test_a_word_that_points_back_is_what_was_said_before(world: World) -> None:
     report = world.act("read todo.txt and delete it", table)
     assert report.steps[1].step.arguments == {"path": "todo.txt"}
     assert not (world.home / "todo.txt").exists()
+
+
+@pytest.mark.parametrize("wish", ["add the result to log.txt", "add it to log.txt", "add what you found to log.txt"])
+def test_what_was_found_is_not_what_was_searched_for(world: World, wish: str) -> None:
+    (world.home / "b.txt").write_text("tea\n")
+    table = {
+        "find tea": calls(("find_files", {"text": "tea"})),
+        plan.pointed(wish): calls(("append_file", {"path": "log.txt", "text": "the result"})),
+    }
+    report = world.act(f"find tea and {wish}", table)
+    assert report.whole
+    assert "b.txt" in (world.home / "log.txt").read_text()
 
 
 def test_what_needs_a_failed_step_is_left_out_and_the_rest_is_done(world: World) -> None:
@@ -374,6 +386,62 @@ def test_the_reader_stops_between_two_tokens(echo: Model) -> None:
     tools = [{"type": "function", "function": {"name": "a", "description": "", "parameters": {}}}]
     with pytest.raises(Stopped, match="stopped; nothing was done"):
         Reader(echo, tools, stopped=lambda: True).read("hi", Budget())
+
+
+def test_a_call_that_leaves_words_over_gives_way_to_one_that_has_a_place_for_them(
+    echo: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    functions = [
+        {"name": "list_notes", "description": "List the last notes.", "parameters": {"properties": {}}},
+        {
+            "name": "find_notes",
+            "description": "Find notes.",
+            "parameters": {"properties": {"text": {"type": "string"}}},
+        },
+        {"name": "set_light", "description": "Switch a lamp.", "parameters": {"properties": {"x": {"type": "string"}}}},
+    ]
+    number, text_ = {"id": {"type": "integer"}}, {"text": {"type": "string"}}
+    functions += [
+        {
+            "name": "delete_note",
+            "description": "Delete a note.",
+            "parameters": {"properties": number, "required": ["id"]},
+        },
+        {"name": "edit_note", "description": "Change a note.", "parameters": {"properties": {**number, **text_}}},
+    ]
+    shown: list[list[str]] = []
+
+    def look(wish: str, some: Sequence[Any], told: Sequence[str], budget: Budget, *, idle: bool = True) -> Meaning:
+        shown.append([f["function"]["name"] for f in some])
+        if "2" in wish:
+            return calls(("delete_note", {"id": 2}) if shown[1:] else ("edit_note", {"id": 2, "text": text}))
+        return calls(("find_notes", {"text": text})) if shown[1:] else calls(("list_notes", {}))
+
+    def read(wish: str) -> str:
+        shown.clear()
+        return reader.read(wish, Budget()).calls[0].name
+
+    reader = Reader(echo, [{"type": "function", "function": f} for f in functions], copy=True)
+    monkeypatch.setattr(reader, "_look", look)
+    text = "wifi"
+    assert read("which notes mention wifi") == "find_notes"
+    assert "set_light" not in shown[1]  # it has nothing to do with notes
+    assert "delete_note" not in shown[1]  # no number was said
+    text = "notes"  # what the first one accounts for is no value of the other
+    assert read("which notes mention wifi") == "list_notes"
+    assert read("list my notes") == "list_notes"
+    assert len(shown) == 1
+    text = "deleted"
+    assert read("note 2 can be deleted") == "delete_note"
+    assert read('note 2 should say "deleted"') == "edit_note"
+
+
+def test_numbers_in_quotation_marks_are_words() -> None:
+    function = {"name": "n", "parameters": {"properties": {"id": {"type": "integer"}}, "required": ["id"]}}
+    held = intent._held(function, 'change note 2 to "gate 9"')
+    assert held["parameters"]["properties"]["id"] == {"enum": [2]}
+    held = intent._held(function, 'set it to "21"')
+    assert held["parameters"]["properties"]["id"] == {"enum": [21]}
 
 
 def test_a_model_that_cannot_act(tmp_path: Path) -> None:
