@@ -1,7 +1,8 @@
 """Runs one program within bounds, and leaves nothing of it behind: a program of its own, standard library only.
 
-Its arguments are JSON (argv, parent, program, env, folder, memory_bytes, file_bytes, cpu_s, read, write, network,
-confine: "landlock" or "") and a file descriptor, on which it tells in one JSON object how the program ended (-1: none).
+Its arguments are how many bytes of JSON come first on standard input (argv, parent, program, env, folder, memory_bytes,
+file_bytes, cpu_s, read, write, network, confine: "landlock" or ""; what follows is the program's), and a file
+descriptor, on which it tells in one JSON object how the program ended (-1: none).
 """
 
 from __future__ import annotations
@@ -162,8 +163,19 @@ def _tell(status: int, **what: object) -> None:
         pass  # nobody listens any more
 
 
+def _first(n: int) -> bytes:
+    """Exactly the first `n` bytes of standard input."""
+    data = b""
+    while len(data) < n:
+        piece = os.read(0, n - len(data))
+        if not piece:
+            sys.exit(1)  # who started it has ended
+        data += piece
+    return data
+
+
 def main() -> int:
-    wanted, told = json.loads(sys.argv[1]), int(sys.argv[2])
+    wanted, told = json.loads(_first(int(sys.argv[1]))), int(sys.argv[2])
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_SUBREAPER, 1, 0, 0, 0)
     _end_with(libc, wanted["parent"], signal.SIGTERM)
@@ -178,8 +190,8 @@ def main() -> int:
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, set())
             _start(libc, wanted)
-        except OSError as err:
-            os.write(failed, f"{err.strerror or err}".encode())
+        except (OSError, ValueError) as err:
+            os.write(failed, f"{getattr(err, 'strerror', None) or err}".encode())
         finally:
             os._exit(127)
     os.close(failed)

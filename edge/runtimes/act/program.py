@@ -33,8 +33,11 @@ def launched(
     cpu_s: int,
     env: Mapping[str, str] | None = None,
     folder: str | None = None,
-) -> list[str]:
-    """The command line that runs `argv` within its bounds; a file descriptor to tell on is to be added."""
+) -> tuple[list[str], bytes]:
+    """The command line that runs `argv` within its bounds, and what it must be given first on its standard input.
+
+    A file descriptor to tell on is to be added to the command line.
+    """
     read = [os.path.realpath(path) for path in paths.read]
     write = [os.path.realpath(path) for path in paths.write]
     how = confinement.by()
@@ -46,7 +49,9 @@ def launched(
         "memory_bytes": memory_bytes, "file_bytes": _FILE_BYTES, "cpu_s": cpu_s,
         "read": read, "write": write, "network": network, "confine": how if how == "landlock" else "",
     }  # fmt: skip
-    return [*interpreter.argv(), "-I", "-S", str(_WORKER), json.dumps(wanted)]
+    # Not as an argument: everybody on the machine can read those, keys in `env` too, and long ones are refused.
+    bounds = json.dumps(wanted).encode()
+    return [*interpreter.argv(), "-I", "-S", str(_WORKER), str(len(bounds))], bounds
 
 
 def run(
@@ -62,7 +67,7 @@ def run(
 ) -> Ran:
     """Run `argv` (its first word a path) to its end, or stop it and all that it started."""
     status_out, status_in = os.pipe()
-    launch = launched(
+    launch, bounds = launched(
         argv, paths=paths, network=network, memory_bytes=memory_bytes, cpu_s=int(timeout_s) + 2, env=env
     )  # fmt: skip
     try:
@@ -70,10 +75,13 @@ def run(
             [*launch, str(status_in)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             pass_fds=(status_in,), start_new_session=True, env={}, bufsize=0,
         )  # fmt: skip
+    except OSError as err:
+        os.close(status_out)
+        return Ran(False, b"", f"it could not be started: {err.strerror}")
     finally:
         os.close(status_in)
     try:
-        return _followed(process, stdin, timeout_s, output_bytes, status_out)
+        return _followed(process, bounds + stdin, timeout_s, output_bytes, status_out)
     finally:
         _stop(process)
         os.close(status_out)
@@ -94,11 +102,8 @@ def _followed(process: subprocess.Popen, stdin: bytes, timeout_s: float, output_
     with selectors.DefaultSelector() as selector:
         selector.register(said, selectors.EVENT_READ)
         selector.register(complained, selectors.EVENT_READ)
-        if waiting:
-            os.set_blocking(given.fileno(), False)
-            selector.register(given, selectors.EVENT_WRITE)
-        else:
-            given.close()
+        os.set_blocking(given.fileno(), False)
+        selector.register(given, selectors.EVENT_WRITE)
         while open_:
             left = ends - time.monotonic()
             if left <= 0:
@@ -128,17 +133,25 @@ def _followed(process: subprocess.Popen, stdin: bytes, timeout_s: float, output_
 
 def _judged(out: bytes, err: bytes, status: bytes) -> Ran:
     """What the worker's word means."""
-    told: dict[str, Any] = json.loads(status) if status else {"error": "what was to confine it has died"}
+    if not status:
+        return Ran(False, out, "what was to confine it has died", ended=False)
+    told: dict[str, Any] = json.loads(status)
     said = err.decode("utf-8", errors="replace").strip().splitlines()
     tail = f": {said[-1][:300]}" if said else ""
     if "error" in told:
         return Ran(False, out, f"it could not be started: {told['error']}")
     if "signal" in told:
-        name = signal.Signals(told["signal"]).name
-        return Ran(False, out, f"it crashed ({name}){tail}", ended=False)
+        return Ran(False, out, f"it crashed ({_called(told['signal'])}){tail}", ended=False)
     if told["exit"]:
         return Ran(False, out, f"it ended with exit code {told['exit']}{tail}")
     return Ran(True, out)
+
+
+def _called(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # those for real time have no names
 
 
 def _written(handle: int, waiting: memoryview) -> memoryview:

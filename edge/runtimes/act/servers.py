@@ -127,7 +127,7 @@ class Server:
         found = spec.command[0] if "/" in spec.command[0] else shutil.which(spec.command[0])
         if found is None or not os.path.isfile(found):
             raise FileNotFoundError(2, f"the program {spec.command[0]} is not installed here")
-        launch = program.launched(
+        launch, bounds = program.launched(
             [os.path.abspath(found), *spec.command[1:]], paths=spec.paths, network=spec.network,
             memory_bytes=spec.memory_bytes, cpu_s=1 << 31, env=dict(spec.env),
         )  # fmt: skip
@@ -135,6 +135,8 @@ class Server:
             *launch, "-1", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL, env={}, start_new_session=True, limit=_MESSAGE_BYTES,
         )  # fmt: skip
+        assert process.stdin
+        process.stdin.write(bounds)
         try:
             speaking = asyncio.ensure_future(self._spoken_to(process))
             ended = asyncio.ensure_future(self._over.wait())

@@ -318,9 +318,58 @@ def test_a_path_that_is_swapped_after_it_was_looked_at_leads_nowhere(tmp_path, m
 def test_what_was_to_confine_it_has_died(run, monkeypatch):
     from edge.runtimes.act import program
 
-    real = program.launched
-    monkeypatch.setattr(program, "launched", lambda *a, **k: [*real(*a, **k)[:1], "-c", "pass"])
-    assert run("print(1)").reason == "it could not be started: what was to confine it has died"
+    monkeypatch.setattr(program, "launched", lambda *a, **k: ([sys.executable, "-c", "pass"], b""))
+    outcome = run("print(1)")
+    assert outcome.reason.startswith("what was to confine it has died")
+    assert outcome.status == "unknown"  # how far the program came, nobody can tell
+
+
+def test_a_process_that_cannot_be_made_is_an_answer(run, monkeypatch):
+    from edge.runtimes.act import program
+
+    def refused(*about, **more):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(program.subprocess, "Popen", refused)
+    assert run("print(1)").reason == "it could not be started: Resource temporarily unavailable"
+
+
+def plain(tmp_path, command, **about):
+    data = {"description": "x", "risk": "execute", "command": command, **about}
+    return manifest.parse({"tools": {"a": data}}, folder=tmp_path, where="x").tools["a"]
+
+
+def test_what_a_program_is_given_is_not_for_everybody_to_read(tmp_path):
+    keyed = plain(tmp_path, {"argv": ["/bin/cat", "/proc/self/status"], "env": {"KEY": "s3cr3t-s3cr3t"}})
+    seen = []
+    real = command.program.launched
+
+    def watched(*about, **more):
+        launch, bounds = real(*about, **more)
+        seen.append((" ".join(launch), b"s3cr3t" in bounds))
+        return launch, bounds
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command.program, "launched", watched)
+        command.run(keyed, {}, None)
+    assert len(seen) == 1
+    assert seen[0][1]
+    assert "s3cr3t" not in seen[0][0]
+
+
+def test_arguments_of_any_length_that_is_allowed_reach_the_program(tmp_path):
+    properties = {"properties": {"text": {"type": "string"}}}
+    said = plain(tmp_path, ["/bin/echo", "{text}"], parameters=properties, output_bytes=1 << 20)
+    assert command.run(said, {"text": "é" * 30_000}, None).output.decode() == "é" * 30_000 + "\n"
+    too_long = command.run(plain(tmp_path, ["/bin/echo", "{text}{text}{text}"], parameters=properties),
+                           {"text": "é" * 30_000}, None)  # fmt: skip
+    assert too_long.why == "it could not be started: Argument list too long"
+
+
+def test_an_end_that_has_no_name_and_an_environment_that_is_none(tmp_path):
+    assert command.run(plain(tmp_path, ["/bin/sh", "-c", "kill -40 $$"]), {}, None).why == "it crashed (signal 40)"
+    odd = plain(tmp_path, {"argv": ["/bin/echo"], "env": {"A=B": "x"}})
+    assert command.run(odd, {}, None).why == "it could not be started: illegal environment variable name"
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.1])
