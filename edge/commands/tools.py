@@ -56,24 +56,43 @@ def run(args: argparse.Namespace) -> int:
     if args.log is not None:
         return _log(args.log, as_json=args.json)
     if args.server:
-        command = [*shlex.split(args.server), *(["--stdio"] if args.stdio else [])]
-        print(json.dumps(_served(command, args.read, args.write), indent=2, ensure_ascii=False))
+        command = [*_words(args.server), *(["--stdio"] if args.stdio else [])]
+        print(_json(_served(command, args.read, args.write)))
         return 0
     from edge.find import names
     from edge.runtimes.act import manifest
+    from edge.runtimes.act.words import for_person
 
     sources = args.tools or names(manifest.TOOLSETS)
     made = manifest.join([manifest.read(source) for source in sources])
     if args.call:
         return _called(args, made)
     if args.json:
-        print(json.dumps({"tools": [_record(tool) for tool in made.tools.values()]}, indent=2, ensure_ascii=False))
+        print(_json({"tools": [_record(tool) for tool in made.tools.values()]}))
         return 0
     for source in sources:
         print(source)
         for tool in manifest.read(source).tools.values():
-            print(f"  {tool.name:<16} {tool.risk:<8} {_how(tool)}\n  {'':<16} {tool.description}")
+            print(f"  {tool.name:<16} {tool.risk:<8} {_how(tool)}\n  {'':<16} {for_person(tool.description)}")
     return 0
+
+
+def _json(data: Any) -> str:
+    """Descriptions are somebody's words: what is hidden in them shows."""
+    from edge.runtimes.act.words import for_json
+
+    return for_json(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def _words(command: str) -> list[str]:
+    """A command line as the shell would read it, without a shell."""
+    try:
+        words = shlex.split(command)
+    except ValueError as err:
+        raise UsageError(f"--server {command!r} is no command: {str(err).lower()}") from err
+    if not words:
+        raise UsageError("--server needs a command", hint="for example --server '/usr/bin/notes-server --stdio'")
+    return words
 
 
 def _how(tool: Tool) -> str:
@@ -111,7 +130,7 @@ def _called(args: argparse.Namespace, made: Manifest) -> int:
         outcome = hands.perform(ToolCall(name, arguments), origin="user")
     if args.json:
         keys = ("tool", "status", "text", "reason", "would", "duration_ms")
-        print(json.dumps({key: getattr(outcome, key) for key in keys}, indent=2, ensure_ascii=False))
+        print(_json({key: getattr(outcome, key) for key in keys}))
     elif outcome.status == "dry":
         print(f"would: {outcome.would}\n{outcome.reason}")
     else:
@@ -164,6 +183,8 @@ def _log(count: int, *, as_json: bool) -> int:
 
 
 def _line(record: Any) -> str:
+    from edge.runtimes.act.words import for_person
+
     def parts() -> Iterator[str]:
         yield str(record["at"])
         yield f"{record['event']:<7}"
@@ -172,4 +193,4 @@ def _line(record: Any) -> str:
         if record.get("reason"):
             yield f"({record['reason']})"
 
-    return " ".join(filter(None, parts()))
+    return for_person(" ".join(filter(None, parts())))

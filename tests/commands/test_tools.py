@@ -106,3 +106,28 @@ def test_a_server_without_tools(edge, tmp_path):
     )
     words = [word for path in (sys.prefix, sys.base_prefix, tmp_path / "x.py") for word in ("--read", path)]
     assert "offers no tools" in edge("--server", f"{sys.executable} {tmp_path / 'x.py'}", *words)[2]
+
+
+@pytest.mark.parametrize(
+    ("command", "says"), [("notes 'server", "is no command: no closing quotation"), (" ", "--server needs a command")]
+)
+def test_a_server_whose_command_is_none(edge, command, says):
+    code, _, err = edge("--server", command)
+    assert code == 2
+    assert says in err
+
+
+def test_what_is_hidden_in_a_description_or_in_the_log_shows(edge, tmp_path):
+    path = tmp_path / "home.toml"
+    path.write_text(
+        '[tools.lamp]\ndescription = "A \\u001B[8mlamp\\u202E.\\U000E0041"\nrisk = "write"\ncommand = ["/bin/sh"]\n'
+    )
+    for words in ((path,), (path, "--json")):
+        out = edge(*words)[1]
+        assert "u001b[8mlamp" in out
+        assert "u202e" in out
+        assert out.replace("\n", "").isprintable()
+    from edge.runtimes.act.audit import Audit
+
+    Audit(tmp_path / "state/act/audit.jsonl").add("failed", tool="lamp", reason="it said \x1b[8mno")
+    assert "(it said \\u001b[8mno)" in edge("--log", "1")[1]

@@ -15,6 +15,7 @@ from typing import Any
 from edge.runtimes.act import confinement, interpreter
 from edge.runtimes.act.manifest import Paths
 from edge.runtimes.act.ran import Ran
+from edge.runtimes.act.words import cut
 
 # A program sees this and what its manifest gives it: nobody's keys, nobody's settings.
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"}
@@ -123,7 +124,7 @@ def _followed(process: subprocess.Popen, stdin: bytes, timeout_s: float, output_
                     err = (err + piece)[-_ERROR_BYTES:]
                 elif len(out := out + piece) > output_bytes:
                     why = f"it was stopped: more than {output_bytes} bytes of output"
-                    return Ran(False, bytes(out[:output_bytes]), why, ended=False)
+                    return Ran(False, cut(bytes(out), output_bytes), why, ended=False)
     try:
         process.wait(max(0.1, ends - time.monotonic()))
     except subprocess.TimeoutExpired:

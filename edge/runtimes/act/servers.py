@@ -22,11 +22,13 @@ from mcp.shared.message import SessionMessage
 from edge.runtimes.act import program
 from edge.runtimes.act.executors.mcp import Served
 from edge.runtimes.act.ran import Ran, ToolError
+from edge.runtimes.act.words import cut
 
 _START_S = 30.0
 _END_S = 5.0
 # A message is read whole before it is understood; one that has no end must not fill the memory.
 _MESSAGE_BYTES = 8 << 20
+_PAGES = 100
 
 
 class Server:
@@ -70,9 +72,8 @@ class Server:
             self._thread.join(_END_S)
 
     def tools(self) -> list[types.Tool]:
-        """What it offers."""
-        found = asyncio.run_coroutine_threadsafe(self._session.list_tools(), self._loop)
-        return found.result(_START_S).tools
+        """What it offered when it was started."""
+        return list(self._offered.values())
 
     def call(self, tool: str, arguments: dict[str, Any], *, timeout_s: float, output_bytes: int) -> Ran:
         """Call one of its tools, and wait for it no longer than that."""
@@ -91,9 +92,13 @@ class Server:
             return Ran(False, b"", f"{name} says: {err.error.message}")
         except (ConnectionError, CancelledError):
             return Ran(False, b"", f"{name} has died", ended=False)
+        # The SDK raises what it likes for an answer that is none: of another form, or not of the tool's own schema.
+        except Exception as err:  # noqa: BLE001
+            first = _said(err).partition("\n")[0]
+            return Ran(False, b"", f"{name} gave no sound answer: {first}", ended=False)
         output = "\n".join(_text(part) for part in result.content).encode("utf-8", "replace")
         if len(output) > output_bytes:
-            output = output[:output_bytes] + b"\n(cut off here)"
+            output = cut(output, output_bytes) + b"\n(cut off here)"
         return Ran(not result.isError, output, "it says that it failed" if result.isError else "")
 
     async def _asked(self, tool: str, arguments: dict[str, Any]) -> types.CallToolResult:
@@ -164,7 +169,7 @@ class Server:
             async with mcp.ClientSession(hear, say) as session:
                 await session.initialize()
                 self._session = session
-                self._offered = {tool.name for tool in (await session.list_tools()).tools}
+                self._offered = {tool.name: tool for tool in await _listed(session)}
                 self._ready.set_result(None)
                 await self._over.wait()
             group.cancel_scope.cancel()
@@ -186,6 +191,18 @@ class Server:
                 await heard.send(SessionMessage(message))
             self._gone = True
         self._over.set()
+
+
+async def _listed(session: mcp.ClientSession) -> list[types.Tool]:
+    """All tools, page by page; a list that has no end is cut."""
+    found: list[types.Tool] = []
+    page = await session.list_tools()
+    for _ in range(_PAGES):
+        found += page.tools
+        if not page.nextCursor:
+            break
+        page = await session.list_tools(page.nextCursor)
+    return found
 
 
 async def _saying(process: asyncio.subprocess.Process, said: Any) -> None:

@@ -99,6 +99,7 @@ def test_a_server_that_hangs_is_ended(call, tmp_path):
         ("print(json.dumps(dict(jsonrpc='2.0', id=request['id'], error=dict(code=1, message='no'))), flush=True)",
          "says: no"),
         ("say(request, content=[{'type': 'text', 'text': 'y' * 100_000}])", "cut off here"),
+        ("say(request, content='nonsense')", "gave no sound answer: 1 validation error for CallToolResult"),
     ],
 )  # fmt: skip
 def test_a_server_that_breaks_ends_the_call_and_no_more(call, tmp_path, breaks, words):
@@ -152,3 +153,30 @@ def test_a_server_that_makes_no_sense_is_named(tmp_path, servers, way, words):
     data = {"servers": servers, "tools": {"a": {"description": "x", "risk": "read", "mcp": way}}}
     with pytest.raises(InputError, match=words):
         manifest.parse(data, folder=tmp_path, where="home.toml")
+
+
+def test_a_server_that_tells_its_tools_in_pages_and_does_not_keep_to_their_schema(call, tmp_path):
+    command = rough(tmp_path, "say(request, content=[], structuredContent={'a': 1})")
+    go = '{"name": "go", "inputSchema": {"type": "object"}}'
+    form = '"outputSchema": {"type": "object", "properties": {"a": {"type": "string"}}}'
+    pages = f"""**({{"tools": [{go[:-1]}, {form}}}]}} if request["params"] else {{"tools": [], "nextCursor": "2"}})"""
+    script = (tmp_path / "x.py").read_text()
+    (tmp_path / "x.py").write_text(script.replace(f"tools=[{go}]", pages).replace('["params"]', '.get("params")'))
+    assert "gave no sound answer: Invalid structured content" in call(command, "go")().reason
+
+
+def test_a_server_of_the_same_name_with_other_bounds_is_another_process(call, tmp_path):
+    command = rough(tmp_path, "import os; say(request, content=[{'type': 'text', 'text': str(os.getpid())}])")
+    read = [sys.prefix, sys.base_prefix, str(tmp_path)]
+
+    def offered(tool, **bounds):
+        servers = {"s": {"command": command, "paths": {"read": read}, **bounds}}
+        about = {"description": "x", "risk": "execute", "mcp": {"server": "s", "tool": "go"}}
+        return manifest.parse({"servers": servers, "tools": {tool: about}}, folder=tmp_path, where="x")
+
+    made = manifest.join([offered("a"), offered("b"), offered("c", network=True)])
+    with Hands(made, Policy(), ask=lambda q: True, state=tmp_path / "state") as hands:
+        hands.plan([Planned(tool) for tool in made.tools])
+        a, b, c = [hands.perform(ToolCall(tool, {}), origin="user").text for tool in "abc"]
+    assert a == b
+    assert a != c

@@ -1,5 +1,6 @@
 """Asking at a terminal: a real one, that a test types at."""
 
+import json
 import os
 import pty
 import select
@@ -88,3 +89,28 @@ def test_words_are_cut_and_stripped_of_control():
     assert words.for_model("Grüße, 日本, 👍") == "Grüße, 日本, 👍"
     assert words.decoded(b"\xff") is None
     assert words.decoded(b"a\0") is None
+
+
+@pytest.mark.parametrize(
+    "hollow", ["\u3164", "\u115f", "\u2800", "\u034f", "a\ufe0f", "\U000e0041", "\U000e0101", "\r\n"]
+)
+def test_what_nobody_sees_is_shown_to_a_person(hollow):
+    shown = words.for_person(f"a{hollow}b")
+    assert hollow not in shown
+    assert shown.count("\\u") == (2 if hollow == "\r\n" else 1)
+    assert words.for_person("schön ❤\ufe0f") == "schön ❤\ufe0f"
+
+
+def test_json_that_shows_everything_means_the_same():
+    text = json.dumps({"é": "a\u202e\U000e0041\u3164b\x9b"}, indent=2, ensure_ascii=False)
+    assert json.loads(words.for_json(text)) == json.loads(text)
+    assert all(c == "é" or c == "\n" or " " <= c <= "~" for c in words.for_json(text))
+
+
+def test_a_cut_leaves_no_half_of_a_character():
+    for most in range(12):
+        whole = "aé日👍".encode()
+        assert whole.startswith(words.cut(whole, most))
+        assert most - 4 < len(words.cut(whole, most)) <= most
+        assert words.decoded(words.cut(whole, most)) is not None
+    assert words.cut(b"\x80" * 9, 8) == b"\x80" * 4  # what is no text is cut somewhere

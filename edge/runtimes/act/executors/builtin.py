@@ -13,6 +13,7 @@ from edge.runtimes.act.bounded import bounded
 from edge.runtimes.act.manifest import TOOLSETS, Tool
 from edge.runtimes.act.ran import Arguments, Place, Ran
 from edge.runtimes.act.schema import canonical
+from edge.runtimes.act.words import cut
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,10 @@ def run(tool: Tool, arguments: Arguments, place: Place) -> Ran:
     function = next(f for f in module.FUNCTIONS if f.__name__ == tool.run.function)
 
     def call() -> Ran:
-        return Ran(True, function(place, tool.run.settings, **arguments).encode("utf-8", "surrogateescape"))
+        # A file's name may be no text; that does not make a list of names one of no text.
+        return Ran(True, function(place, tool.run.settings, **arguments).encode("utf-8", "replace"))
 
     ran = bounded(call, tool.timeout_s)
     if len(ran.output) > tool.output_bytes:
-        ran = replace(ran, output=ran.output[: tool.output_bytes] + b"\n(cut off here)")
+        ran = replace(ran, output=cut(ran.output, tool.output_bytes) + b"\n(cut off here)")
     return ran

@@ -20,6 +20,7 @@ from edge.errors import InputError
 from edge.runtimes.act.bounded import bounded
 from edge.runtimes.act.manifest import Tool
 from edge.runtimes.act.ran import Arguments, Place, Ran, ToolError
+from edge.runtimes.act.words import cut
 
 _SLOT = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _WITH_BODY = ("POST", "PUT", "PATCH")
@@ -87,7 +88,7 @@ def _asked(
     except (OSError, http.client.HTTPException) as err:
         return Ran(False, b"", f"the server broke off: {type(err).__name__}: {err}", ended=False)
     if len(data) > tool.output_bytes:
-        return Ran(False, data[: tool.output_bytes], f"more than {tool.output_bytes} bytes of answer", ended=False)
+        return Ran(False, cut(data, tool.output_bytes), f"more than {tool.output_bytes} bytes of answer", ended=False)
     if 300 <= answer.status < 400:
         return Ran(False, b"", f"it wants to be asked elsewhere (HTTP {answer.status}), which is not followed")
     ok = answer.status < 300

@@ -10,7 +10,7 @@ told of a tool is what the manifest says, not what the server says today.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +68,8 @@ def run(tool: Tool, arguments: Arguments, place: Place) -> Ran:
     from edge.runtimes.act.servers import Server
 
     spec: Served = tool.run
-    key = (spec.server, spec.command)
+    # One process for all tools of a server, unless another manifest gives one of that name other bounds.
+    key = replace(spec, tool="")
     server: Server | None = place.kept.get(key)
     if server is None or not server.alive:
         server = place.kept[key] = place.closing.enter_context(Server(spec))
