@@ -23,6 +23,7 @@ JSON says the same with the same keys.
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -124,7 +125,7 @@ def find(source: str | Path) -> Source:
     """What a person names. Raises `UsageError` when there is no such file or set."""
     if isinstance(source, str) and source.partition(":")[0] in names(TOOLSETS) and not Path(source).is_file():
         return Source(source)
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if not path.is_file():
         raise UsageError(
             f"there is no tool manifest {source}", hint=f"built in are: {', '.join(names(TOOLSETS))}; or name a file"
@@ -201,7 +202,7 @@ def _toolset(name: str, settings: dict[str, Any], folder: Path, where: str) -> d
     file = Path(str(module.__file__)).with_suffix(".toml")
     made = parse(tomllib.loads(file.read_text(encoding="utf-8")), folder=folder, where=where).tools
     executor = load(EXECUTORS, "builtin")
-    return {key: replace(tool, run=executor.settle(tool.run, settings, folder)) for key, tool in made.items()}
+    return {key: replace(tool, run=executor.settle(tool.run, settings, folder, where)) for key, tool in made.items()}
 
 
 def _setting(name: str, value: str) -> dict[str, str]:
@@ -237,6 +238,7 @@ def _tool(name: str, about: dict[str, Any], folder: Path, where: str) -> Tool:
         key: flag(about[key], key, where) for key in ("idempotent", "network", "trusted") if key in about
     }
     flags.setdefault("idempotent", risk == "read")
+    _held(ways[0], about, where)
     if flags.get("trusted") and risk != "read":
         raise InputError(f"{where}: only a tool of risk read can be trusted")
     return Tool(
@@ -253,6 +255,20 @@ def _tool(name: str, about: dict[str, Any], folder: Path, where: str) -> Tool:
     )
 
 
+def _held(kind: str, about: dict[str, Any], where: str) -> None:
+    """Raise `InputError` for bounds that would hold nothing: who wrote them believes that they do."""
+    instead = {"mcp": "say it of the server, under [servers.NAME]", "builtin": "a toolset's settings bound it"}
+    program = kind in ("command", "python")
+    if not program and (key := next((k for k in ("paths", "network", "memory_bytes") if k in about), None)):
+        raise InputError(f"{where}: {key} holds programs, and not what is run by {kind}", hint=instead.get(kind))
+    parameters = about.get("parameters", {})
+    if isinstance(parameters, dict) and (name := schema.path_out_of_reach(parameters, reached=program)):
+        raise InputError(
+            f'{where}: format = "path" holds nothing at {name}',
+            hint="it is for arguments of type string, not within lists and tables, of a command or a python function",
+        )
+
+
 def paths(value: Any, folder: Path, where: str) -> Paths:
     if not isinstance(value, dict):
         raise InputError(f"{where}: paths must be a table with read and write")
@@ -261,7 +277,7 @@ def paths(value: Any, folder: Path, where: str) -> Paths:
     for key, found in value.items():
         if not isinstance(found, list) or not all(isinstance(path, str) and path for path in found):
             raise InputError(f"{where}: paths.{key} must be a list of paths")
-        made[key] = tuple(str(folder / Path(path).expanduser()) for path in found)
+        made[key] = tuple(str(folder / os.path.expanduser(path)) for path in found)
     return Paths(**made)
 
 

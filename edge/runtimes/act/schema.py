@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from edge.errors import InputError, require
 
@@ -29,9 +30,17 @@ def closed(schema: Any, where: str) -> dict[str, Any]:
     except (jsonschema.SchemaError, RecursionError) as err:
         said = err.message if isinstance(err, jsonschema.SchemaError) else "it is nested too deeply"
         raise InputError(f"{where}: parameters are no JSON Schema: {said}") from err
+    try:
+        canonical(schema)
+    except (ValueError, TypeError) as err:  # TOML has dates, and JSON has none
+        raise InputError(f"{where}: parameters are no JSON: {err}", hint="put it between quotation marks") from err
     for key, value in _pairs(schema):
-        if key in ("$ref", "$dynamicRef") and isinstance(value, str) and not value.startswith("#"):
+        if key not in ("$ref", "$dynamicRef") or not isinstance(value, str):
+            continue
+        if not value.startswith("#"):
             raise InputError(f"{where}: parameters refer to another document, {value!r}: write it out")
+        if not _leads_somewhere(value, schema):
+            raise InputError(f"{where}: parameters refer to {value!r}, which is not there")
     full = {"additionalProperties": False, **schema, "type": "object"}
     full.setdefault("properties", {})
     if why := empty(full):
@@ -50,11 +59,28 @@ def wrong(arguments: Any, schema: Mapping[str, Any]) -> str | None:
     if "\\u0000" in text:
         return "the arguments hold a zero byte"
     import jsonschema
+    from referencing.exceptions import Unresolvable
 
     found = jsonschema.Draft202012Validator(schema).iter_errors(json.loads(text))
-    for error in sorted(found, key=lambda e: e.json_path):
-        return f"{error.json_path.replace('$', 'arguments', 1)}: {_short(error.message)}"
+    try:
+        for error in sorted(found, key=lambda e: e.json_path):
+            return f"{error.json_path.replace('$', 'arguments', 1)}: {_short(error.message)}"
+    except RecursionError:
+        return "the arguments or their schema are nested too deeply"
+    except Unresolvable as err:
+        return f"their schema refers to nothing: {_short(str(err))}"
     return None
+
+
+def path_out_of_reach(schema: Mapping[str, Any], *, reached: bool) -> str | None:
+    """Where `format = "path"` stands and is not looked at: beneath the properties, or anywhere when not `reached`."""
+    for name, about in schema.get("properties", {}).items():
+        own = isinstance(about, dict) and about.get("format") == "path"
+        beneath = {k: v for k, v in about.items() if k != "format" or not reached} if own else about
+        if ("format", "path") in _pairs({"": beneath}) or (own and about.get("type") != "string"):
+            return str(name)
+    rest = {key: value for key, value in schema.items() if key != "properties"}
+    return "a part of the schema" if ("format", "path") in _pairs(rest) else None
 
 
 def canonical(value: Any) -> str:
@@ -107,6 +133,22 @@ def _is(kind: str, value: Any) -> bool:
         return whole and not isinstance(value, bool)
     kinds = {"string": str, "boolean": bool, "null": type(None), "array": list, "object": dict}
     return isinstance(value, kinds[kind])
+
+
+def _leads_somewhere(ref: str, schema: Any) -> bool:
+    """Whether `#/$defs/room` is there. What refers to a name is found out when it is used."""
+    if any(key == "$id" for key, _ in _pairs(schema)):
+        return True
+    at = schema
+    for part in ref.split("/")[1:] if ref.startswith("#/") else ():
+        key = unquote(part).replace("~1", "/").replace("~0", "~")
+        if isinstance(at, list) and key.isdecimal() and int(key) < len(at):
+            at = at[int(key)]
+        elif isinstance(at, dict) and key in at:
+            at = at[key]
+        else:
+            return False
+    return True
 
 
 def _pairs(value: Any) -> list[tuple[str, Any]]:

@@ -1,4 +1,5 @@
 import json
+from datetime import date
 
 import pytest
 
@@ -6,6 +7,7 @@ from edge.errors import InputError, UsageError
 from edge.find import load, names
 from edge.runtimes.act import manifest, schema
 
+PATH = {"type": "string", "format": "path"}
 LAMP = {
     "description": "Switch a lamp.",
     "risk": "write",
@@ -72,6 +74,11 @@ def test_a_set_can_be_given_its_folder(tmp_path):
         ({"parameters": {"type": "string"}}, "must be a JSON Schema with type object"),
         ({"parameters": {"properties": {"a": {"type": "text"}}}}, "no JSON Schema: 'text' is not valid"),
         ({"parameters": {"properties": {"a": {"$ref": "file:///x"}}}}, "refer to another document"),
+        ({"parameters": {"properties": {"a": {"$ref": "#/$defs/b"}}}}, r"refer to '#/\$defs/b', which is not there"),
+        ({"parameters": {"properties": {"a": {"default": date(2026, 1, 1)}}}}, "parameters are no JSON: .*date"),
+        ({"parameters": {"properties": {"a": {"format": "path"}}}}, 'format = "path" holds nothing at a'),
+        ({"parameters": {"properties": {"a": {"items": PATH}}}}, 'format = "path" holds nothing at a'),
+        ({"parameters": {"$defs": {"b": PATH}}}, 'format = "path" holds nothing at a part of the schema'),
         ({"command": []}, "command must be a list of words"),
         ({"command": ["{room}"]}, "which program is run cannot be an argument"),
         ({"command": {"argv": ["a"], "shell": True}}, "unknown key 'shell' in command"),
@@ -82,6 +89,33 @@ def test_a_set_can_be_given_its_folder(tmp_path):
 def test_a_tool_that_makes_no_sense_is_named(tmp_path, about, words):
     with pytest.raises(InputError, match=f"home.toml: tool 'lamp'.*{words}"):
         parsed(tmp_path, **about)
+
+
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [
+        ({"paths": {"read": ["/data"]}}, "paths holds programs, and not what is run by builtin"),
+        ({"network": False}, "network holds programs, and not what is run by builtin"),
+        ({"memory_bytes": 1}, "memory_bytes holds programs, and not what is run by builtin"),
+        ({"parameters": {"properties": {"path": PATH}}}, 'format = "path" holds nothing at path'),
+    ],
+)
+def test_bounds_that_would_hold_nothing_are_refused(tmp_path, about, words):
+    data = {"description": "x", "risk": "read", "builtin": "files.read_file", **about}
+    with pytest.raises(InputError, match=words):
+        manifest.parse({"tools": {"a": data}}, folder=tmp_path, where="home.toml")
+
+
+def test_a_path_is_held_where_it_is_an_argument_of_a_program(tmp_path):
+    parameters = {"properties": {"a": PATH, "b": {"$ref": "#/properties/c/items"}, "c": {"items": {"type": "string"}}}}
+    assert parsed(tmp_path, parameters=parameters).parameters["properties"]["a"] == PATH
+
+
+def test_a_home_that_is_nobodys_is_a_folder_that_is_not_there(tmp_path):
+    made = manifest.parse({"toolsets": {"files": {"folder": "~nobody-here/x"}}}, folder=tmp_path, where="x")
+    assert made.tools["read_file"].run.settings["folder"] == str(tmp_path / "~nobody-here/x")
+    with pytest.raises(UsageError, match="there is no tool manifest ~nobody-here/x"):
+        manifest.read("~nobody-here/x")
 
 
 @pytest.mark.parametrize(
@@ -138,6 +172,9 @@ def test_a_schema_that_admits_something_is_not(tmp_path):
         ({"tools": {"a": 1}}, "tools.a must be a table"),
         ({"toolsets": {"files": 1}}, "toolsets.files must be a table"),
         ({"toolsets": {"files": {"root": "/"}}}, "unknown key 'root'"),
+        ({"toolsets": {"files": {"folder": 3}}}, "folder of files must be a text, not 3"),
+        ({"toolsets": {"timers": {"ring": "bell"}}}, "ring of timers must be a list, not 'bell'"),
+        ({"toolsets": {"gpio": {"pins": [1]}}}, "pins of gpio must be a table, not"),
         ({}, "names no tools"),
         ({"tools": {"a b": LAMP}}, "a name has letters"),
         ({"toolsets": {"files": {}}, "tools": {"read_file": LAMP}}, "two tools called 'read_file'"),
@@ -197,3 +234,10 @@ def test_arguments_are_held_against_the_schema(tmp_path, arguments, words):
 
     assert re.search(words, schema.wrong(arguments, parsed(tmp_path).parameters))
     assert schema.wrong({"room": "kitchen"}, parsed(tmp_path).parameters) is None
+
+
+def test_a_schema_that_goes_round_in_circles_lets_nothing_through(tmp_path):
+    round_ = parsed(tmp_path, parameters={"properties": {"a": {"$ref": "#/properties/a"}}}).parameters
+    assert schema.wrong({"a": 1}, round_) == "the arguments or their schema are nested too deeply"
+    lost = parsed(tmp_path, parameters={"properties": {"a": {"$ref": "#nowhere"}}}).parameters
+    assert schema.wrong({"a": 1}, lost).startswith("their schema refers to nothing: ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,15 +43,20 @@ def read(value: Any, *, folder: Path, where: str) -> Builtin:
             f"{where}: {toolset} has no setting {sorted(unknown)[0]!r}",
             hint=f"there are: {', '.join(module.SETTINGS) or 'none'}",
         )
-    return settle(Builtin(toolset, function, module.SETTINGS), about, folder)
+    return settle(Builtin(toolset, function, module.SETTINGS), about, folder, where)
 
 
-def settle(spec: Builtin, settings: Mapping[str, Any], folder: Path) -> Builtin:
-    """`spec` with `settings`; a folder among them begins at `folder`."""
+def settle(spec: Builtin, settings: Mapping[str, Any], folder: Path, where: str) -> Builtin:
+    """`spec` with `settings`; a folder among them begins at `folder`. Raises `InputError` for one of another type."""
+    for key, value in settings.items():
+        kind = type(load(TOOLSETS, spec.toolset).SETTINGS[key])
+        if not isinstance(value, kind):
+            wanted = {"str": "a text", "list": "a list", "dict": "a table"}[kind.__name__]
+            raise InputError(f"{where}: {key} of {spec.toolset} must be {wanted}, not {value!r}")
     made = {**spec.settings, **settings}
     for key in ("folder", "database"):
         if isinstance(made.get(key), str) and made[key]:
-            made[key] = str(folder / Path(made[key]).expanduser())
+            made[key] = str(folder / os.path.expanduser(made[key]))
     return replace(spec, settings=made)
 
 

@@ -50,7 +50,7 @@ def read(value: Any, *, folder: Path, where: str) -> Command:
     if _SLOT.search(name):
         raise InputError(f"{where}: which program is run cannot be an argument: {name!r}")
     if "/" in name:
-        groups[0][0] = str(folder / Path(name).expanduser())
+        groups[0][0] = str(folder / os.path.expanduser(name))
     return Command(tuple(tuple(group) for group in groups), env, "stdin" in about)
 
 

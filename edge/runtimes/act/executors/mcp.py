@@ -10,6 +10,7 @@ told of a tool is what the manifest says, not what the server says today.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,7 @@ def read(value: Any, *, folder: Path, where: str) -> Served:
         raise InputError(f"{at}: command must be a list of words, the program first, not {command!r}")
     if not isinstance(env, dict) or not all(isinstance(text, str) for text in env.values()):
         raise InputError(f"{at}: env must be a table of texts")
-    program = str(folder / Path(command[0]).expanduser()) if "/" in command[0] else command[0]
+    program = str(folder / os.path.expanduser(command[0])) if "/" in command[0] else command[0]
     return Served(
         server["name"], value["tool"], (program, *command[1:]), tuple(sorted(env.items())),
         paths(about.get("paths", {}), folder, at), flag(about.get("network", False), "network", at),
