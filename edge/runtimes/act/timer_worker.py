@@ -26,11 +26,22 @@ _RING_S = 120.0
 def main(argv: Sequence[str]) -> int:
     path, terminal, ring = Path(argv[0]), argv[1], argv[2:]
     lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return 0
     db = opened(path, TABLES, "the file of timers")
+    # Looked at once more without the lock: whoever set a timer just now found it held, and relies on this process.
+    while _next(db):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            break
+        _ring_all(db, terminal, ring)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+    db.close()
+    os.close(lock)
+    return 0
+
+
+def _ring_all(db: Database, terminal: str, ring: Sequence[str]) -> None:
+    """Until none is set any more."""
     while due := _next(db):
         time.sleep(max(0.0, min(_LOOK_S, due - time.time())))
         for id, label, at in db.rows(
@@ -40,7 +51,6 @@ def main(argv: Sequence[str]) -> int:
                 rings = db.execute("UPDATE timers SET state = 'rung' WHERE id = ? AND state = 'set'", (id,)).rowcount
             if rings:
                 _ring(label, time.time() - at, terminal, ring)
-    return 0
 
 
 def _next(db: Database) -> float | None:

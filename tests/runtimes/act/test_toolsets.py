@@ -11,9 +11,11 @@ from datetime import datetime, timedelta
 import pytest
 
 from edge.errors import EdgeError
-from edge.runtimes.act import manifest, moments
+from edge.runtimes.act import database, manifest, moments, timer_worker
 from edge.runtimes.act.hands import Hands, Planned
 from edge.runtimes.act.ran import ToolError
+from edge.runtimes.act.toolsets import files
+from edge.runtimes.act.toolsets import timers as toolset
 from edge.runtimes.tool_calls import ToolCall
 
 NOW = datetime(2026, 11, 25, 21, 0)  # a Wednesday
@@ -90,6 +92,8 @@ def test_files_are_written_found_moved_and_deleted(tools, tmp_path):
         ("move_file", {"path": "gone", "to": "c"}, "there is no file 'gone'"),
         ("move_file", {"path": "link", "to": "c"}, "'link' is there, and no file"),
         ("move_file", {"path": "a", "to": "n" * 300}, "was not moved: File name too long"),
+        ("write_file", {"path": "n" * 300, "text": "x"}, "cannot be looked for: File name too long"),
+        ("make_folder", {"path": "n" * 300}, "was not made: File name too long"),
         ("delete_file", {"path": "gone"}, "there is no file 'gone'"),
         ("delete_file", {"path": "lists"}, "'lists' is there, and no file"),
         ("list_files", {"folder": "a"}, "not a directory"),
@@ -125,7 +129,7 @@ def test_a_disk_that_is_full_keeps_the_old_file(tools, tmp_path, monkeypatch):
     outcome = call("write_file", path="a", text="new")
     assert outcome.reason == "'a' was not written: No space left on device"
     assert (tmp_path / "a").read_text() == "old"
-    assert not list(tmp_path.glob(".a.*"))
+    assert not list(tmp_path.glob(".*.part"))
 
 
 def test_long_files_and_folders_are_cut(tools, tmp_path):
@@ -136,6 +140,57 @@ def test_long_files_and_folders_are_cut(tools, tmp_path):
     assert "characters more" in call("read_file", path="long").text
     assert call("list_files").text.endswith("more")
     assert len(call("find_files", name="f*").text.splitlines()) == 200
+
+
+def test_a_file_that_is_replaced_stays_as_private_as_it_was(tools, tmp_path):
+    for name, mode in (("mine", 0o600), ("script", 0o755)):
+        (tmp_path / name).write_text("old")
+        (tmp_path / name).chmod(mode)
+        assert tools("files", folder=".")("write_file", path=name, text="new").status == "done"
+        assert ((tmp_path / name).read_text(), stat.S_IMODE((tmp_path / name).stat().st_mode)) == ("new", mode)
+
+
+@pytest.mark.parametrize(
+    ("tool", "what", "arguments", "words"),
+    [
+        ("write_file", "open", {"path": "a", "text": "new"}, "'a' was not written: Read-only file system"),
+        ("make_folder", "mkdir", {"path": "b"}, "'b' was not made: Read-only file system"),
+        ("move_file", "link", {"path": "a", "to": "b"}, "'a' was not moved: Read-only file system"),
+        ("delete_file", "unlink", {"path": "a"}, "'a' was not deleted: Read-only file system"),
+    ],
+)
+def test_what_the_system_refuses_has_changed_nothing_and_is_not_unknown(
+    tmp_path, monkeypatch, tool, what, arguments, words
+):
+    (tmp_path / "a").write_text("old")
+    real = getattr(os, what)
+
+    def refused(path, *about, **more):
+        if "dir_fd" in more or "src_dir_fd" in more or what == "mkdir":
+            raise OSError(30, "Read-only file system")
+        return real(path, *about, **more)
+
+    monkeypatch.setattr(os, what, refused)
+    with pytest.raises(ToolError, match=words):
+        getattr(files, tool)(None, {"folder": str(tmp_path)}, **arguments)
+    assert (tmp_path / "a").read_text() == "old"
+
+
+def test_a_name_that_is_no_text_hides_no_others(tools, tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/a.txt").touch()
+    with open(os.fsencode(tmp_path) + b"/home/b\xff.txt", "w"):
+        pass
+    call = tools("files", folder="home")
+    assert call("list_files").text == call("find_files").text == "a.txt\nb?.txt"
+
+
+def test_a_long_text_is_not_cut_within_a_character(tools, tmp_path):
+    for begin in ("", "a"):  # one of them has half a character at the limit of what a tool may say, and of what is read
+        (tmp_path / "long").write_text(begin + "é" * (1 << 20))
+        assert tools("files", folder=".")("read_file", path="long").text.startswith(f"{begin}éé")
+    (tmp_path / "long").write_bytes("é".encode("latin-1") * (2 << 20))
+    assert "holds no text" in tools("files", folder=".")("read_file", path="long").reason
 
 
 def test_appointments(tools):
@@ -246,8 +301,33 @@ def test_alarms_and_what_is_none(tools, monkeypatch):
     assert call("set_alarm", at="yesterday 7:30").reason == "2026-11-24 07:30 is over"
 
 
-def test_what_rings_must_be_a_program(tools):
-    assert "ring of the timers must be a list of words" in tools("timers", ring="bell")("set_timer", after="9 s").reason
+def test_what_rings_must_be_a_program(tools, tmp_path):
+    assert "ring of the timers must be a list of words" in tools("timers", ring=[1])("set_timer", after="9 s").reason
+    call = tools("timers", ring=["/no/bell"])
+    assert call("set_timer", after="9 s").reason == "nothing would ring: the program /no/bell is not installed here"
+    assert not (tmp_path / "state/timers.db").exists()  # what cannot ring was not set
+
+
+def test_a_timer_that_is_set_while_the_process_is_about_to_end_rings(tmp_path, monkeypatch):
+    path = tmp_path / "timers.db"
+    db = database.opened(path, toolset.TABLES, "timers")
+    put = "INSERT INTO timers (label, due) VALUES (?, ?)"
+    db.execute(put, ("first", time.time()))
+    rung = []
+
+    def ring_all(db, terminal, ring):
+        real(db, terminal, ring)
+        if rung == ["first"]:  # nothing is set any more, and the lock is still held
+            db.execute(put, ("second", time.time()))
+            assert timer_worker.main([str(path), ""]) == 0  # finds the lock held
+            assert rung == ["first"]
+
+    real = timer_worker._ring_all
+    monkeypatch.setattr(timer_worker, "_ring_all", ring_all)
+    monkeypatch.setattr(timer_worker, "_ring", lambda label, *about: rung.append(label))
+    assert timer_worker.main([str(path), ""]) == 0
+    assert rung == ["first", "second"]
+    db.close()
 
 
 def test_pins_are_simulated_where_there_are_none_and_say_so(tools, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any
 
 from edge.runtimes.act import beneath
 from edge.runtimes.act.ran import Place, ToolError
-from edge.runtimes.act.words import decoded
+from edge.runtimes.act.words import cut, decoded
 
 SETTINGS = {"folder": "."}
 _READ_BYTES = 1 << 20
@@ -57,19 +58,26 @@ def find_files(place: Place, settings: Mapping[str, Any], name: str = "*", text:
 
 
 def write_file(place: Place, settings: Mapping[str, Any], path: str, text: str) -> str:
-    """Make a file, or replace what is in it; after a loss of power it holds either all of the old or all of the new."""
+    """Make a file, or replace what is in it; after a loss of power it holds either all of the old or all of the new.
+
+    Who may read and write it stays as it was.
+    """
     data = text.encode()
     folder, _, name = beneath.checked(path).rpartition("/")
     with _open(settings, folder, os.O_RDONLY | os.O_DIRECTORY) as at:
-        _regular(name, at)
-        part = f".{name[:200]}.{os.getpid()}.part"
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=at)
-        try:
-            _put(handle, data)
-            os.rename(part, name, src_dir_fd=at, dst_dir_fd=at)
-        except OSError as err:
-            os.unlink(part, dir_fd=at)
-            raise ToolError(f"{path!r} was not written: {err.strerror}") from err
+        mode = _regular(name, at)
+        part = f".{secrets.token_hex(8)}.part"
+        with _or_not(f"{path!r} was not written"):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            handle = os.open(part, flags, 0o644 if mode is None else 0o600, dir_fd=at)
+            try:
+                if mode is not None:
+                    os.fchmod(handle, mode)
+                _put(handle, data)
+                os.rename(part, name, src_dir_fd=at, dst_dir_fd=at)
+            except OSError:
+                os.unlink(part, dir_fd=at)
+                raise
         os.fsync(at)
     return f"wrote {len(data)} bytes to {path}"
 
@@ -89,7 +97,8 @@ def make_folder(place: Place, settings: Mapping[str, Any], path: str) -> str:
     folder, _, name = beneath.checked(path).rpartition("/")
     with _open(settings, folder, os.O_RDONLY | os.O_DIRECTORY) as at:
         try:
-            os.mkdir(name, dir_fd=at)
+            with _or_not(f"{path!r} was not made"):
+                os.mkdir(name, dir_fd=at)
         except FileExistsError:
             if not stat.S_ISDIR(os.lstat(name, dir_fd=at).st_mode):
                 raise ToolError(f"{path!r} is there already, and no folder") from None
@@ -103,13 +112,13 @@ def move_file(place: Place, settings: Mapping[str, Any], path: str, to: str) -> 
     with _open(settings, folder, directory) as at, _open(settings, other, directory) as there:
         _regular(name, at, must_exist=True)
         try:
-            os.link(name, new, src_dir_fd=at, dst_dir_fd=there, follow_symlinks=False)
+            with _or_not(f"{path!r} was not moved"):
+                os.link(name, new, src_dir_fd=at, dst_dir_fd=there, follow_symlinks=False)
         except FileExistsError:
             raise ToolError(f"{to!r} is there already") from None
-        except OSError as err:
-            raise ToolError(f"{path!r} was not moved: {err.strerror}") from err
+        os.fsync(there)  # under its new name before it is gone from the old one
         os.unlink(name, dir_fd=at)
-        os.fsync(there)
+        os.fsync(at)
     return f"moved {path} to {to}"
 
 
@@ -118,7 +127,8 @@ def delete_file(place: Place, settings: Mapping[str, Any], path: str) -> str:
     folder, _, name = beneath.checked(path).rpartition("/")
     with _open(settings, folder, os.O_RDONLY | os.O_DIRECTORY) as at:
         _regular(name, at, must_exist=True)
-        os.unlink(name, dir_fd=at)
+        with _or_not(f"{path!r} was not deleted"):
+            os.unlink(name, dir_fd=at)
         os.fsync(at)
     return f"deleted {path}"
 
@@ -135,14 +145,33 @@ def _open(settings: Mapping[str, Any], path: str, flags: int) -> Iterator[int]:
         os.close(handle)
 
 
-def _regular(name: str, at: int, *, must_exist: bool = False) -> None:
-    """Raise `ToolError` unless `name` is a file proper; a link is none, wherever it leads."""
+@contextmanager
+def _or_not(words: str) -> Iterator[None]:
+    """What the system refuses here has changed nothing, and is said so; that a name is taken is for the caller."""
     try:
-        if not stat.S_ISREG(os.lstat(name, dir_fd=at).st_mode):
-            raise ToolError(f"{name!r} is there, and no file")
+        yield
+    except FileExistsError:
+        raise
+    except OSError as err:
+        raise ToolError(f"{words}: {err.strerror}") from err
+
+
+def _regular(name: str, at: int, *, must_exist: bool = False) -> int | None:
+    """The permissions of the file `name`, None when there is none.
+
+    Raises `ToolError` unless it is a file proper; a link is none, wherever it leads.
+    """
+    try:
+        found = os.lstat(name, dir_fd=at)
     except FileNotFoundError:
         if must_exist:
             raise ToolError(f"there is no file {name!r}") from None
+        return None
+    except OSError as err:
+        raise ToolError(f"{name!r} cannot be looked for: {err.strerror}") from err
+    if not stat.S_ISREG(found.st_mode):
+        raise ToolError(f"{name!r} is there, and no file")
+    return stat.S_IMODE(found.st_mode)
 
 
 def _put(handle: int, data: bytes, *, close: bool = True) -> None:
@@ -158,10 +187,10 @@ def _put(handle: int, data: bytes, *, close: bool = True) -> None:
 
 def _whole(handle: int) -> bytes:
     data = bytearray()
-    while len(data) < _READ_BYTES and (piece := os.read(handle, _READ_BYTES - len(data))):
+    while len(data) <= _READ_BYTES and (piece := os.read(handle, _READ_BYTES + 1 - len(data))):
         data += piece
     # A character that was cut in half at the limit is no damage of the file.
-    return bytes(data) if len(data) < _READ_BYTES else bytes(data).decode("utf-8", "ignore").encode()
+    return cut(bytes(data), _READ_BYTES)
 
 
 def _walk(folder: Path) -> Iterator[str]:

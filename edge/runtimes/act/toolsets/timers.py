@@ -10,12 +10,12 @@ Without `ring`, the terminal's bell rings, and the desktop shows a notice where 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edge.errors import EdgeError
 from edge.runtimes.act import interpreter
 from edge.runtimes.act.database import Database, kept_open
 from edge.runtimes.act.moments import moment, span_s
@@ -63,17 +63,27 @@ FUNCTIONS = (set_timer, set_alarm, list_timers, cancel_timer)
 
 
 def _set(place: Place, settings: Mapping[str, Any], due: float, label: str) -> str:
+    left = _spoken(due - place.now().timestamp())
+    _ring(settings)  # before it is kept: one that cannot ring is not set
     with _opened(place, settings) as db:
         made = db.execute("INSERT INTO timers (label, due) VALUES (?, ?)", (label, due))
     _wait(place, settings)
-    return f"timer {made.lastrowid}, {label}, rings in {_spoken(due - place.now().timestamp())}"
+    return f"timer {made.lastrowid}, {label}, rings in {left}"
+
+
+def _ring(settings: Mapping[str, Any]) -> list[str]:
+    """What rings. Raises `ToolError` when that is no program, or none that is here."""
+    ring: list[str] = settings["ring"]
+    if not all(isinstance(word, str) for word in ring):
+        raise ToolError(f"ring of the timers must be a list of words, the program first, not {ring!r}")
+    if ring and shutil.which(ring[0]) is None:
+        raise ToolError(f"nothing would ring: the program {ring[0]} is not installed here")
+    return ring
 
 
 def _wait(place: Place, settings: Mapping[str, Any]) -> None:
     """Let a process wait for what is set; a second one ends at once, since the first has the lock."""
-    ring = settings["ring"]
-    if not isinstance(ring, list) or not all(isinstance(word, str) for word in ring):
-        raise EdgeError(f"ring of the timers must be a list of words, the program first, not {ring!r}")
+    ring = _ring(settings)
     terminal = os.ttyname(2) if os.isatty(2) else ""
     package = Path(__file__).parents[4]
     subprocess.Popen(
