@@ -35,7 +35,7 @@ def test_a_manifest_is_checked_and_shown(edge, tmp_path):
     path = tmp_path / "home.toml"
     path.write_text('[tools.lamp]\ndescription = "A lamp."\nrisk = "write"\ncommand = ["/bin/echo"]\nrate = "2/hour"\n')
     assert "lamp             write    command, " in edge(path)[1]
-    assert "2 times a hour" in edge(path)[1]
+    assert "2 times an hour" in edge(path)[1]
     [tool] = json.loads(edge(path, "--json")[1])["tools"]
     assert (tool["name"], tool["risk"], tool["way"]) == ("lamp", "write", "command")
     path.write_text('[tools.lamp]\nrisk = "write"\ncolour = "red"\n')

@@ -22,12 +22,12 @@ from typing import Any
 
 from edge.errors import EdgeError, UsageError
 from edge.find import load
-from edge.runtimes.act import confinement, policy, schema, words
+from edge.runtimes.act import confinement, policy, reach, schema, words
 from edge.runtimes.act.audit import Audit
 from edge.runtimes.act.journal import Journal, Step
 from edge.runtimes.act.manifest import EXECUTORS, Manifest, Tool
 from edge.runtimes.act.policy import Decision, Facts, Policy
-from edge.runtimes.act.ran import Place, Ran
+from edge.runtimes.act.ran import Place, Ran, ToolError
 from edge.runtimes.tool_calls import ToolCall
 
 
@@ -201,14 +201,13 @@ class Hands:
             return self._denied(call.name, {}, reason)
         key = schema.canonical(dict(call.arguments))
         arguments: dict[str, Any] = json.loads(key)
-        executor = load(EXECUTORS, tool.kind)
         try:
-            would = words.for_person(executor.describe(tool.run, arguments))
+            would = _would(tool, arguments)
         except EdgeError as err:
             self.audit.add("deny", run=self.run, tool=tool.name, arguments=key, origin=self.origin, reason=err.message)
             return self._denied(tool.name, arguments, err.message)
         number, planned = self._step(tool, arguments)
-        if (known := self._known(tool, key, arguments)) is not None:
+        if (known := self._known(tool, key, arguments, would)) is not None:
             return known
         decision, confined_by = self._decide(tool, arguments, would, planned=planned)
         event = {"allow": "allow", "deny": "deny", "dry": "dry"}[decision.verdict]
@@ -229,12 +228,20 @@ class Hands:
 
     def _carried_out(self, tool: Tool, key: str, number: int, would: str, reason: str) -> Outcome:
         self.journal.begin(self.run, "")
-        self.journal.start(self.run, number, tool.name, key, idempotent=tool.idempotent)
+        if not self.journal.start(self.run, number, tool.name, key, idempotent=tool.idempotent, rate=tool.rate):
+            assert tool.rate
+            late = policy.too_often(tool.rate).reason
+            self.audit.add("deny", run=self.run, step=number, tool=tool.name, reason=late)
+            return self._denied(tool.name, json.loads(key), late, would)
         began = time.monotonic()
         try:
+            if _would(tool, json.loads(key)) != would:  # a link was swapped meanwhile
+                raise ToolError("what it would do has changed since it was decided, so it was not done")
             ran = load(EXECUTORS, tool.kind).run(tool, json.loads(key), self._place)
         except EdgeError as err:
             ran = Ran(False, b"", str(err))
+        except OSError as err:
+            ran = Ran(False, b"", f"it could not be run: {err.strerror or err}", ended=False)
         took_ms = (time.monotonic() - began) * 1000
         outcome = _outcome(tool, json.loads(key), ran, reason, would, took_ms)
         took = round(took_ms, 1)
@@ -289,7 +296,7 @@ class Hands:
         text = value if isinstance(value, str) else "" if value is None else schema.canonical(value)
         return all(any(line.strip() in heard for heard in self._heard) for line in text.splitlines() if line.strip())
 
-    def _known(self, tool: Tool, key: str, arguments: dict) -> Outcome | None:
+    def _known(self, tool: Tool, key: str, arguments: dict, would: str) -> Outcome | None:
         """What became of exactly this call before this process began, if it must not be repeated."""
         for number, step in self._before.items():
             same = step.tool == tool.name and schema.canonical(dict(step.arguments)) == key
@@ -302,14 +309,13 @@ class Hands:
                 self.saw(origin, step.text)
                 return Outcome(tool.name, arguments, "done", step.text, "it was done before the interruption", origin)
             if step.state == "unknown" and not tool.idempotent:
-                return self._doubtful(tool, arguments, number, key)
+                return self._doubtful(tool, arguments, number, key, would)
         return None
 
-    def _doubtful(self, tool: Tool, arguments: dict, number: int, key: str) -> Outcome | None:
+    def _doubtful(self, tool: Tool, arguments: dict, number: int, key: str, would: str) -> Outcome | None:
         """A step that may have been done already, and must not be done twice: only a person can say."""
         reason = "it was begun before the interruption, and may have been done already"
         if self._ask is not None and not self.policy.dry_run:
-            would = words.for_person(load(EXECUTORS, tool.kind).describe(tool.run, arguments))
             question = Question(tool, arguments, would, f"{reason}: do it again?", self.origin, confinement.of(tool))
             if self._asked(question).verdict == "allow":
                 self._used.add(number)
@@ -326,6 +332,11 @@ class Hands:
     def _denied(self, name: str, arguments: Mapping[str, Any], reason: str, would: str = "") -> Outcome:
         text = f"not allowed: {words.for_model(reason, 300)}"
         return Outcome(name, arguments, "denied", text, reason, would=would)
+
+
+def _would(tool: Tool, arguments: Mapping[str, Any]) -> str:
+    """What exactly is going to happen, with the paths that links lead to. Raises `ToolError` when nothing can."""
+    return words.for_person(load(EXECUTORS, tool.kind).describe(tool.run, reach.settled(tool, arguments)))
 
 
 def _outcome(tool: Tool, arguments: dict, ran: Ran, reason: str, would: str, took_ms: float) -> Outcome:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.runtimes.act.database import opened
+from edge.runtimes.act.manifest import Rate
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS runs (id TEXT PRIMARY KEY, request TEXT NOT NULL, started REAL NOT NULL);
@@ -74,10 +75,15 @@ class Journal:
                 (run, step, tool, arguments, json.dumps(open), idempotent),
             )
 
-    def start(self, run: str, step: int, tool: str, arguments: str, *, idempotent: bool) -> None:
-        """On the disk when this returns: the step has begun."""
+    def start(
+        self, run: str, step: int, tool: str, arguments: str, *, idempotent: bool, rate: Rate | None = None
+    ) -> bool:
+        """On the disk when this returns: the step has begun. Not so, and false, when the tool's `rate` is used up."""
         now = time.time()
         with self._db as db:
+            # Counted once more, where nobody can begin in between: while a person was asked, others may have run it.
+            if rate and self.recent(tool, rate.per_s) >= rate.count:
+                return False
             db.execute(
                 "INSERT INTO steps (run, step, tool, arguments, open, idempotent, state, started) "
                 "VALUES (?, ?, ?, ?, '[]', ?, 'begun', ?) ON CONFLICT (run, step) DO UPDATE SET "
@@ -86,6 +92,7 @@ class Journal:
             )
             db.execute("INSERT INTO starts VALUES (?, ?)", (tool, now))
             db.execute("DELETE FROM starts WHERE at < ?", (now - 2 * 86400,))
+            return True
 
     def end(self, run: str, step: int, state: str, text: str) -> None:
         with self._db as db:

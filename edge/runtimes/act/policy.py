@@ -4,7 +4,7 @@
 2. Once words of a tool or a file are in sight, only tools that the user's own words chose before may run.
 3. Reading runs unasked if the user allowed it, and if the exact call, or the plan it belongs to, comes from the user's
    own words, and if something confines it. All else is asked.
-4. A grant is for the exact tool and arguments, once. Programs are asked for at the moment they run, each time.
+4. A yes is for the exact tool and arguments, once: none is kept, and the next call is asked for again.
 5. Nobody there to ask means no.
 """
 
@@ -40,15 +40,14 @@ class Facts:
     """What is known when a call is judged.
 
     `wrong`: what is wrong with the arguments. `planned`: the call is a step of the plan that was made from the user's
-    words alone. `chosen`: the user's words chose this tool. `granted`: the person said yes to exactly this call.
-    `recent`: calls in the period of the tool's rate. `confined_by`: what holds the tool in bounds; empty for nothing.
+    words alone. `chosen`: the user's words chose this tool. `recent`: calls in the period of the tool's rate.
+    `confined_by`: what holds the tool in bounds; empty for nothing.
     """
 
     origin: str = "user"
     wrong: str | None = None
     planned: bool = False
     chosen: bool = False
-    granted: bool = False
     recent: int = 0
     confined_by: str = ""
 
@@ -71,9 +70,7 @@ def decide(policy: Policy, tool: Tool | None, facts: Facts) -> Decision:
     if not own and not facts.planned and not facts.chosen:  # rule 2
         return Decision("deny", f"words of a {facts.origin} cannot choose a tool that the user's words did not")
     if tool.rate and facts.recent >= tool.rate.count:
-        return Decision("deny", f"it may run {spoken(tool.rate)}, and has")
-    if facts.granted and tool.risk != "execute":
-        return Decision("allow", "the person said yes to exactly this, once")  # rule 4
+        return too_often(tool.rate)
     if tool.risk != "read":
         return Decision("ask", f"it may {tool.risk}")  # rules 3 and 4
     if "read" not in policy.yes_to:
@@ -93,6 +90,10 @@ def worse(one: str, other: str) -> str:
     return max(one, other, key=ORIGINS.index)
 
 
+def too_often(rate: Rate) -> Decision:
+    return Decision("deny", f"it may run {spoken(rate)}, and has")
+
+
 def spoken(rate: Rate) -> str:
-    period = {1.0: "second", 60.0: "minute", 3600.0: "hour", 86400.0: "day"}.get(rate.per_s, f"{rate.per_s:g} s")
-    return f"{rate.count} times a {period}"
+    period = {1.0: "a second", 60.0: "a minute", 3600.0: "an hour", 86400.0: "a day"}[rate.per_s]
+    return f"{'once' if rate.count == 1 else f'{rate.count} times'} {period}"

@@ -202,7 +202,7 @@ def test_a_rate_holds_over_processes(hands, home):
     for _ in range(2):
         assert hands(tools=tools).perform(call, origin="user").status == "done"
     last = hands(tools=tools).perform(call, origin="user")
-    assert last.reason == "it may run 2 times a hour, and has"
+    assert last.reason == "it may run 2 times an hour, and has"
 
 
 def test_what_the_user_allowed_to_be_trusted_does_not_taint(hands, home):
@@ -239,3 +239,60 @@ def test_a_plan_made_alone_counts_although_other_words_are_in_sight(hands):
     ours.plan([Planned("list_files", {})], request="what is there?", alone=True)
     assert ours.perform(ToolCall("list_files", {}), origin="user").status == "done"
     assert ours.origin == "tool"
+
+
+def printing(folder, **about):
+    """Manifest of a tool that prints a file beneath the folder."""
+    tool = {
+        "description": "x", "risk": "execute", "command": ["/bin/cat", "{path}"], "paths": {"read": [str(folder)]},
+        "parameters": {"properties": {"path": {"type": "string", "format": "path"}}}, **about,
+    }  # fmt: skip
+    return manifest.parse({"tools": {"show": tool}}, folder=folder, where="x")
+
+
+def test_a_person_is_shown_where_a_link_leads_and_what_is_swapped_meanwhile_is_not_done(hands, home):
+    os.symlink("todo.txt", home / "link")
+    asked = []
+
+    def ask(question):
+        asked.append(question.would)
+        if len(asked) == 2:
+            (home / "link").unlink()
+            os.symlink("poison.txt", home / "link")
+        return True
+
+    ours = hands(ask, tools=printing(home))
+    ours.plan([Planned("show")] * 3)
+    call = ToolCall("show", {"path": "link"})
+    assert ours.perform(call, origin="user").text == "milk"
+    swapped = ours.perform(call, origin="user")
+    assert swapped.status == "failed"
+    assert swapped.reason == "what it would do has changed since it was decided, so it was not done"
+    assert asked == [f"run /bin/cat {home}/todo.txt"] * 2
+    outside = ours.perform(ToolCall("show", {"path": "../state/journal.db"}), origin="user")
+    assert outside.status == "denied"
+    assert "is not beneath the tool's paths" in outside.reason
+    assert len(asked) == 2
+
+
+def test_a_rate_holds_although_a_person_takes_their_time(hands, home):
+    tools = printing(home, rate="1/hour")
+    call = ToolCall("show", {"path": "todo.txt"})
+
+    def ask(question):
+        return hands(lambda q: True, tools=tools).perform(call, origin="user").status == "done"
+
+    late = hands(ask, tools=tools).perform(call, origin="user")
+    assert (late.status, late.reason) == ("denied", "it may run once an hour, and has")
+
+
+def test_a_tool_that_the_system_does_not_let_run_is_an_answer(hands, home, monkeypatch):
+    from edge.runtimes.act.executors import command
+
+    def refused(*about):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(command, "run", refused)
+    outcome = hands(lambda q: True, tools=printing(home)).perform(ToolCall("show", {"path": "todo.txt"}), origin="user")
+    assert outcome.status == "unknown"
+    assert outcome.reason.startswith("it could not be run: Too many open files")

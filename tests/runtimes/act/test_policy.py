@@ -19,9 +19,8 @@ def verdict(tool, facts, rules=YES):
 
 
 @pytest.mark.parametrize("planned", [False, True])
-@pytest.mark.parametrize("granted", [False, True])
-def test_what_is_not_listed_or_does_not_fit_is_never_run(planned, granted):
-    facts = Facts(planned=planned, chosen=True, granted=granted, confined_by="landlock")
+def test_what_is_not_listed_or_does_not_fit_is_never_run(planned):
+    facts = Facts(planned=planned, chosen=True, confined_by="landlock")
     assert verdict(None, facts) == "deny"
     assert verdict(READ, dataclasses.replace(facts, wrong="arguments: no")) == "deny"
 
@@ -35,12 +34,6 @@ def test_what_changes_something_is_asked_for():
     assert verdict(WRITE, HELD) == verdict(RUN, HELD) == "ask"
     planned = dataclasses.replace(HELD, planned=True, chosen=True)
     assert verdict(WRITE, planned) == verdict(RUN, planned) == "ask"
-
-
-def test_a_grant_is_for_what_writes_and_programs_are_asked_for_each_time():
-    granted = dataclasses.replace(HELD, granted=True)
-    assert verdict(WRITE, granted) == "allow"
-    assert verdict(RUN, granted) == "ask"
 
 
 @pytest.mark.parametrize("origin", ["tool", "file"])

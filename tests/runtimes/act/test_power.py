@@ -152,6 +152,17 @@ def test_a_log_that_was_changed_shows_it(tmp_path):
             log.read()
 
 
+def test_the_first_line_is_on_the_disk_with_the_name_of_its_file(tmp_path, monkeypatch):
+    synced = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(os.fstat(handle).st_ino), real(handle)))
+    log = Audit(tmp_path / "state/audit.jsonl")
+    log.add("allow", tool="a")
+    log.add("done", tool="a")
+    file, folder = log.path.stat().st_ino, log.path.parent.stat().st_ino
+    assert synced == [file, folder, file]
+
+
 def test_a_log_that_is_not_there_yet_is_empty(tmp_path):
     assert Audit(tmp_path / "audit.jsonl").read() == []
 
