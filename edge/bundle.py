@@ -24,6 +24,7 @@ SCHEMA_VERSION = 1
 MANIFEST = "edge.json"
 _CHUNK_BYTES = 1 << 20
 _MANIFEST_LIMIT_BYTES = 16 << 20
+_MAY_LACK = ("quality", "selftest")
 
 
 @dataclass(frozen=True)
@@ -191,8 +192,15 @@ def parse(data: Any, where: str) -> Bundle:
         if str(safe_path(name)) not in {str(p) for p in listed}:
             raise InputError(f"{where}: its {part} file {name!r} is not among its files")
     for key in ("name", "family", "format", "quantization"):
-        if not isinstance(data[key], str):
+        if not isinstance(data[key], str) or not data[key].isprintable():
             raise InputError(f"{where}: {key} is not text")
+    for key in ("source", "memory", "plan", "tools", "image", "quality", "selftest"):
+        found = data.get(key)
+        if not isinstance(found, dict) and (found is not None or (key in data and key not in _MAY_LACK)):
+            raise InputError(f"{where}: {key} is no table")
+    for key, value in data.get("memory", {}).items():
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1 << 60:
+            raise InputError(f"{where}: memory has no number for {key}")
     rest = {k: v for k, v in data.items() if k not in {"files", "stop_ids", "context_length", "vocab_size"}}
     return Bundle(**rest, files=files, stop_ids=stop_ids, context_length=context_length, vocab_size=vocab_size)
 

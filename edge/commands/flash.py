@@ -111,18 +111,26 @@ def run(args: argparse.Namespace) -> int:
 def _image(args: argparse.Namespace, service: Service) -> int:
     """Into the image of a card: no device is there, and so nothing is asked, and nothing is tested."""
     from edge.commands import _progress
+    from edge.devices import install, signature
     from edge.devices.card import image as card
 
     if len(args.devices) > 1 or args.all or args.group:
         raise UsageError("one image at a time, and no devices beside it")
     path = Path(args.devices[0].removeprefix(_IMAGE)).expanduser()
+    for name in ("root", "python", "context", "force", "allow_downgrade"):
+        if getattr(args, name):
+            raise UsageError(f"--{name.replace('_', '-')} is for devices, not for images of cards")
     if args.in_place and args.output:
         raise UsageError("--in-place and --output exclude each other")
     output = path if args.in_place else args.output or path.with_name(f"{path.stem}-edge.img")
     if not args.in_place and output.exists():
         raise UsageError(f"{output} is there already", hint="name another --output, or remove it")
     with _progress.shown(quiet=args.quiet or args.json) as progress:
-        done = card.write(args.bundle, path, output, level=args.cpu, wanted=service, progress=progress)
+        wishes = install.Wishes(
+            require_signature=args.require_signature, key=signature.public_key(args.key) if args.key else None,
+            service=service,
+        )  # fmt: skip
+        done = card.write(args.bundle, path, output, level=args.cpu, wishes=wishes, progress=progress)
     if args.json:
         print(json.dumps(done.record(), indent=2))
         return 0

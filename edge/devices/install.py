@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -185,11 +185,15 @@ class _Flash:
             )
         started = runner_hash(how)
         if there.current == bundle.id and there.bundles.get(bundle.id) == started and not lacking and not packs:
-            if wanted is not None:
+            if wanted is not None or not signature.noted(self._signed, there, bundle, self._wishes):
                 with self._store.hold() as held:
-                    self._serve(held, wanted)
+                    self._same(there)
+                    signature.note(held, self._signed, there, bundle, self._wishes)
+                    if wanted is not None:
+                        self._serve(held, wanted)
             return _Done(False, there.previous, how.how, None)
         with self._store.hold() as held:
+            self._same(there)
             self._send(held, there, lacking, todo)
             for pack in packs:
                 progress.start(f"unpacking {how.how}")
@@ -210,6 +214,14 @@ class _Flash:
                 progress.start("starting the service anew")
                 self.notes += service.follow(self._device, there.root or self._store.root)
         return _Done(True, before, how.how, said)
+
+    def _same(self, there: Inventory) -> None:
+        """`LinkLost`, so that all is looked at anew, when somebody else had the lock since `there` was seen."""
+        now = self._store.inventory()
+        if replace(now, free_bytes=there.free_bytes, root=there.root, parts=there.parts) != there:
+            raise LinkLost(
+                f"{self._device.address}: its store was changed by somebody else just now", hint="run it again"
+            )
 
     def _serve(self, held: Held, wanted: Service) -> None:
         """What is current is served from here on. The bundle is there and runs, whatever comes of this."""

@@ -90,27 +90,37 @@ def named(bundle: Path | str) -> str:
 
 
 def _find(store: Store, there: Inventory, wanted: str) -> Bundle:
+    if wanted in there.bundles:
+        return manifest(store, wanted)
     held = [manifest(store, name) for name in sorted(there.bundles)]
-    for bundle in held:
-        if wanted in (bundle.id, bundle.name):
-            return bundle
-    listed = ", ".join(f"{b.id} ({b.name})" for b in held) or "none"
+    called = [bundle for bundle in held if bundle.name == wanted]
+    if len(called) == 1:
+        return called[0]
+    listed = ", ".join(f"{b.id} ({b.name} {b.format} {b.quantization})" for b in called or held) or "none"
+    if called:
+        raise UsageError(f"{store.device.address} has {len(called)} bundles called {wanted}", hint=f"say which: {listed}")
     raise UsageError(f"{store.device.address} has no bundle {wanted!r}", hint=f"there are: {listed}")
 
 
 def rollback(device: Device, root: str | None = None) -> tuple[Bundle, str | None]:
     """Back to the previous bundle, after it passed its self-test; that one, and the id of the other."""
     store = Store(device, root)
-    there = store.inventory()
-    if there.previous is None or there.previous == there.current or there.previous not in there.bundles:
+    if not _goes_back(store.inventory()):
         raise DeviceError(f"{device.address} has nothing to go back to", hint="edge devices shows what is there")
-    bundle = manifest(store, there.previous)
     with store.hold() as held:
+        there = store.inventory()  # what another flash has made of it meanwhile
+        if not _goes_back(there) or there.previous is None:
+            raise DeviceError(f"{device.address} has nothing to go back to any more", hint="edge devices shows why")
+        bundle = manifest(store, there.previous)
         install.prove(device, f"{store.root}/refs/{bundle.id}.start", bundle)
         held.rollback()
         if there.served is not None:
             service.restart(device, there.root or store.root)
     return bundle, there.current
+
+
+def _goes_back(there: Inventory) -> bool:
+    return there.previous != there.current and there.previous in there.bundles
 
 
 def remove(
@@ -119,19 +129,27 @@ def remove(
     """Take bundles away; their ids, and how many bytes that freed. Without `wanted`, all but the current one."""
     store = Store(device, root)
     there = store.inventory()
+    gone = _going(store, there, wanted, current=current)
+    if there.root is None:
+        return (), 0
+    with store.hold() as held:
+        if (now := store.inventory()).bundles != there.bundles or now.current != there.current:
+            there, gone = now, _going(store, now, wanted, current=current)
+        if there.served is not None and there.current in gone:
+            service.remove(device, there.root)
+            held.served()
+        return gone, held.remove(*gone)
+
+
+def _going(store: Store, there: Inventory, wanted: Sequence[str], *, current: bool) -> tuple[str, ...]:
+    """Ids of what `remove` is to take away."""
     if wanted:
         gone = tuple(b if b in there.bundles else _find(store, there, b).id for b in wanted)
     else:
         gone = tuple(b for b in there.bundles if current or b != there.current)
     if there.current in gone and not current:
-        raise UsageError(f"{there.current} is what runs on {device.address}", hint="to remove it too: --current")
-    if there.root is None:
-        return (), 0
-    with store.hold() as held:
-        if there.served is not None and there.current in gone:
-            service.remove(device, there.root)
-            held.served()
-        return gone, held.remove(*gone)
+        raise UsageError(f"{there.current} is what runs on {store.device.address}", hint="to remove it too: --current")
+    return gone
 
 
 def stop_serving(device: Device, root: str | None = None) -> bool:

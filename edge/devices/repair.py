@@ -21,6 +21,7 @@ _WORDS = {
     "unlinked": "a file of bundle {name} is not the one it should be",
     "spoilt": "the runtime {name} is damaged",
     "unpacked": "bundle {of} lacks its runtime {name}",
+    "unstarted": "what starts bundle {name} is lost",
     "dangling": "{name} leads to {of}, which is not whole",
 }
 
@@ -67,7 +68,7 @@ def fsck(
 
     1. What is damaged or torn is taken away; files are never mended in place.
     2. What bundles lack then is sent again from `sources`, bundles of this machine.
-    3. A runtime that is damaged comes back with the next flash of the bundle.
+    3. A runtime that is damaged, or what starts a bundle, comes back with the next flash of the bundle.
     4. When the current bundle is not whole after that, and the previous one is, that one runs.
     """
     progress = progress or Silent()

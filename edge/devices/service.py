@@ -16,6 +16,7 @@ from edge.errors import DeviceError, UsageError
 UNIT = "edge-serve.service"
 PLACE = "/etc/systemd/system"
 _START_S = 180.0
+_DONE = {"install": "installed", "restart": "restarted", "remove": "removed"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ StartLimitBurst=5
 [Service]
 Type=exec
 User={user}
-ExecStart={_word(f"{root}/bin/edge-serve")} {listens}
+{_starts(root)}{listens}
 Restart=on-failure
 RestartSec=5
 CacheDirectory=edge-serve
@@ -100,16 +101,15 @@ install)
   $as systemctl daemon-reload && $as systemctl -q enable "$unit" && $as systemctl restart "$unit" || exit 1
   ;;
 restart)
-  [ -f "$place/$unit" ] && grep -qF "$4/bin/edge-serve" "$place/$unit" || exit 0
+  [ -f "$place/$unit" ] && grep -qF "$4" "$place/$unit" || exit 0
   systemctl -q is-enabled "$unit" || exit 0
   $as true 2>/dev/null || exit 77
   $as systemctl restart "$unit" || exit 1
   ;;
 remove)
-  [ -f "$place/$unit" ] && grep -qF "$4/bin/edge-serve" "$place/$unit" || exit 0
+  [ -f "$place/$unit" ] && grep -qF "$4" "$place/$unit" || exit 0
   $as true 2>/dev/null || exit 77
-  $as systemctl -q disable --now "$unit"; $as rm -f "$place/$unit" && $as systemctl daemon-reload
-  echo removed
+  $as systemctl -q disable --now "$unit"; $as rm -f "$place/$unit" && $as systemctl daemon-reload && echo removed
   exit
   ;;
 esac
@@ -148,7 +148,7 @@ def remove(device: Device, root: str) -> bool:
 
 
 def _do(device: Device, verb: str, root: str, stdin: bytes = b"") -> Done:
-    argv = ["sh", "-c", _SCRIPT, "service", verb, UNIT, PLACE, root]
+    argv = ["sh", "-c", _SCRIPT, "service", verb, UNIT, PLACE, _starts(root)]
     done = device.run(argv, stdin, timeout_s=_START_S)
     where = f"{device.address}: "
     match done.code:
@@ -165,7 +165,12 @@ def _do(device: Device, verb: str, root: str, stdin: bytes = b"") -> Done:
             )
         case 76:
             raise DeviceError(f"{where}the service does not stay up: {done.reason}", hint=f"journalctl -u {UNIT}")
-    raise DeviceError(f"{where}the service cannot be {verb}ed: {done.reason}", hint=f"systemctl status {UNIT}")
+    raise DeviceError(f"{where}the service cannot be {_DONE[verb]}: {done.reason}", hint=f"systemctl status {UNIT}")
+
+
+def _starts(root: str) -> str:
+    """How the line of the unit begins that says whose store it serves: no other unit has it."""
+    return f"ExecStart={_word(f'{root}/bin/edge-serve')} "
 
 
 def _word(text: str) -> str:

@@ -62,6 +62,8 @@ def sign(folder: Path, bundle: Bundle, key_file: Path, serial: int | None = None
     """Write `edge.sig` into a bundle."""
     key = _private(key_file)
     number = int(time.time()) if serial is None else serial
+    if not 0 <= number < 1 << 63:
+        raise UsageError(f"{number} is no number to sign with: it grows from 0")
     signed = {"name": bundle.name, "manifest_sha256": sha256_of(folder / MANIFEST), "serial": number}
     made: dict[str, Any] = {
         "key": _public(key.public_key()),
@@ -90,12 +92,14 @@ def check(folder: Path, bundle: Bundle) -> Signed | None:
         signed, key = dict(found["signed"]), str(found["key"])
         public = Ed25519PublicKey.from_public_bytes(base64.b64decode(key, validate=True))
         public.verify(base64.b64decode(found["signature"], validate=True), _canonical(signed))
-        serial = int(signed["serial"])
+        serial = signed["serial"]
+        if not isinstance(serial, int) or isinstance(serial, bool) or not 0 <= serial < 1 << 63:
+            raise ValueError(f"its number is {serial!r:.40}")
     except InvalidSignature:
         raise InputError(
             f"{path}: the signature does not hold", hint="somebody changed it; get the bundle again"
         ) from None
-    except (KeyError, TypeError, ValueError, binascii.Error) as err:
+    except (KeyError, TypeError, ValueError, RecursionError) as err:
         raise InputError(f"{path} is no signature: {err}", hint="sign it again, or get the bundle again") from err
     if signed.get("manifest_sha256") != sha256_of(folder / MANIFEST) or signed.get("name") != bundle.name:
         raise InputError(
@@ -134,10 +138,19 @@ def admit(signed: Signed | None, bundle: Bundle, there: Inventory, address: str,
 
 def note(held: Held, signed: Signed | None, there: Inventory, bundle: Bundle, wishes: Wishes) -> None:
     """Let the device remember the key, if one was asked for, and the serial number."""
-    if signed is None:
-        return
-    pinned = signed.key if (wishes.require_signature or wishes.key or there.key) else ""
-    held.pin(pinned, _short(bundle.name), signed.serial)
+    if signed is not None:
+        held.pin(_pinned(signed, there, wishes), _short(bundle.name), signed.serial)
+
+
+def noted(signed: Signed | None, there: Inventory, bundle: Bundle, wishes: Wishes) -> bool:
+    """Whether the device remembers all of that already."""
+    return signed is None or (
+        there.serials.get(_short(bundle.name)) == signed.serial and (there.key or "") == _pinned(signed, there, wishes)
+    )
+
+
+def _pinned(signed: Signed, there: Inventory, wishes: Wishes) -> str:
+    return signed.key if wishes.require_signature or wishes.key or there.key else ""
 
 
 def public_key(text: str) -> str:

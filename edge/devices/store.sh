@@ -8,6 +8,7 @@
 #   bundles/ID/           hard links into blobs/ (symbolic ones where the system has no others)
 #   refs/ID               what ID consists of: a line "HEX MODE PATH" for each file, MODE - or x (may be executed)
 #   refs/ID.start         how it is started; refs/ID.packs: a line for each pack it needs; refs/PACK.pack: as refs/ID
+#   refs/ID.start.new     and ID.packs.new: another way to start it, which has still to prove itself
 #   packs/PACK/           a runtime, unpacked
 #   current  previous     -> bundles/ID
 #   refs/ID.untested      it was put here where it could not run, and tests itself when it is started first
@@ -64,6 +65,10 @@ fill() { # FOLDER, lines on stdin; what is there already is replaced one by one
       mv -f "$root/link.new" "$1/$path" || fail 74 "$1 cannot be written"
     else link "$hex" "$1/$path" "$path"; fi
   done
+}
+gone() { # ID
+  rm -rf "$root/bundles/$1" "$root/refs/$1"
+  for name in packs packs.new start start.new untested; do rm -f "$root/refs/$1.$name"; done
 }
 each_bundle() { # the ids that there are lines of
   for ref in "$root"/refs/*; do
@@ -179,7 +184,7 @@ stage) # TOKEN ID START PACK..., lines on stdin
   for pack; do
     [ -d "$root/packs/$pack" ] || fail 77 "pack $pack is not there"
     echo "$pack"
-  done > "$root/refs/$id.packs"
+  done > "$root/refs/$id.packs.new"
   cat > "$root/refs/$id.new" && mv -f "$root/refs/$id.new" "$root/refs/$id" || fail 74 "$root/refs cannot be written"
   rm -rf "$new"
   if [ -d "$root/bundles/$id" ]; then fill "$root/bundles/$id" < "$root/refs/$id"
@@ -195,11 +200,13 @@ switch) # TOKEN ID
   owned "$1"
   [ -f "$root/bundles/$2/edge.json" ] || fail 77 "bundle $2 is not there"
   rm -f "$root/refs/$2.untested"
-  if [ -f "$root/refs/$2.start.new" ]; then
-    mv -f "$root/refs/$2.start.new" "$root/refs/$2.start" || fail 74 "$root/refs cannot be written"
-  fi
+  for name in start packs; do # in this order a cut between them leaves the packs of both
+    [ ! -f "$root/refs/$2.$name.new" ] || mv -f "$root/refs/$2.$name.new" "$root/refs/$2.$name" ||
+      fail 74 "$root/refs cannot be written"
+  done
+  flush "$root/refs"
   was=$(target current)
-  if [ "$was" = "$2" ]; then flush "$root/refs"; exit 0; fi
+  [ "$was" != "$2" ] || exit 0
   if [ -n "$was" ] && [ -d "$root/bundles/$was" ]; then point previous "$was"; fi
   point current "$2"
   [ -f "$root/current/edge.json" ] || { [ -n "$was" ] && point current "$was"; fail 74 "$root/current leads nowhere"; }
@@ -218,12 +225,11 @@ remove) # TOKEN ID...: bundles, and what only they needed
   for id; do
     for name in current previous; do [ "$(target $name)" = "$id" ] && rm -f "$root/$name"; done
     flush "$root"
-    rm -rf "$root/bundles/$id" "$root/refs/$id" "$root/refs/$id.packs" "$root/refs/$id.start" "$root/refs/$id.start.new" \
-      "$root/refs/$id.untested"
+    gone "$id"
   done
   for pack in "$root"/packs/*; do
     [ -d "$pack" ] || continue
-    grep -qs "^${pack##*/}\$" "$root"/refs/*.packs || rm -rf "$pack" "$root/refs/${pack##*/}.pack"
+    grep -qs "^${pack##*/}\$" "$root"/refs/*.packs "$root"/refs/*.packs.new || rm -rf "$pack" "$root/refs/${pack##*/}.pack"
   done
   for blob in "$root"/blobs/sha256-*; do
     [ -e "$blob" ] || continue
@@ -248,7 +254,8 @@ fsck) # says what is wrong, one line each; changes nothing
       if [ ! -e "blobs/sha256-$hex" ]; then echo "missing $hex $id"
       elif [ ! "$file" -ef "blobs/sha256-$hex" ]; then echo "unlinked $id"; fi
     done < "refs/$id"
-    while read -r pack; do [ -d "packs/$pack" ] || echo "unpacked $pack $id"; done < "refs/$id.packs"
+    [ ! -f "refs/$id.packs" ] ||
+      while read -r pack; do [ -d "packs/$pack" ] || echo "unpacked $pack $id"; done < "refs/$id.packs"
   done
   for name in bundles/*; do
     [ -d "$name" ] && [ ! -f "refs/${name#bundles/}" ] && echo "torn ${name#bundles/}"
@@ -259,7 +266,8 @@ fsck) # says what is wrong, one line each; changes nothing
   done
   for name in current previous; do
     id=$(target $name)
-    if [ -n "$id" ] && [ ! -f "bundles/$id/edge.json" ]; then echo "dangling $name $id"; fi
+    if [ -n "$id" ] && [ ! -f "bundles/$id/edge.json" ]; then echo "dangling $name $id"
+    elif [ -n "$id" ] && [ ! -s "refs/$id.start" ]; then echo "unstarted $id"; fi
   done
   exit 0
   ;;
@@ -269,7 +277,7 @@ mend) # TOKEN: damaged blobs and packs named on stdin go; links are made anew; t
     case $what in
     damaged) rm -f "$root/blobs/sha256-$name" ;;
     spoilt) rm -rf "$root/packs/$name" ;;
-    torn) rm -rf "$root/bundles/$name" "$root/refs/$name" "$root/refs/$name.packs" "$root/refs/$name.start" ;;
+    torn) gone "$name" ;;
     unlinked) (fill "$root/bundles/$name" < "$root/refs/$name") || : ;;
     dangling) rm -f "$root/$name" ;;
     esac

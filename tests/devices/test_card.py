@@ -1,6 +1,7 @@
 """Bundles in images of cards: tables and file systems by themselves, and a card that a whole machine boots from."""
 
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -67,6 +68,15 @@ def test_what_is_no_image_is_said(tmp_path, head, words):
     (tmp_path / "x").write_bytes(head.ljust(1024, b"\0"))
     with pytest.raises(InputError, match=words):
         partitions.read(tmp_path / "x")
+
+
+@pytest.mark.parametrize(("at", "each"), [(1 << 63, 128), ((1 << 64) - 1, 128), (2, 0), (2, (1 << 32) - 1)])
+def test_a_table_that_begins_nowhere_has_no_partitions(tmp_path, at, each):
+    path = gpt(tmp_path / "gpt", MIB, 2 * MIB)
+    data = bytearray(path.read_bytes())
+    data[584:600] = struct.pack("<QII", at, 4, each)
+    path.write_bytes(data)
+    assert partitions.read(path) == ()
 
 
 def test_an_image_that_was_cut_off_is_refused(tmp_path):
@@ -136,6 +146,37 @@ def test_what_a_device_cannot_do_for_a_service_is_said(code, said):
             service.restart(Refuses(), "/srv")
         [note] = service.follow(Refuses(), "/srv")
         assert "was not started anew" in note
+
+
+@pytest.mark.parametrize("root", ["/srv/edge", "/srv/a b/100%$x"])
+def test_only_the_unit_of_this_store_is_followed_and_removed(tmp_path, root):
+    """The device's half, with a systemd that writes down what it is told."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "systemctl").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/told\n')
+    (tmp_path / "sudo").write_text('#!/bin/sh\nshift\nexec "$@"\n')
+    for name in ("systemctl", "sudo"):
+        (tmp_path / name).chmod(0o755)
+
+    class Here:
+        address = "here"
+
+        def run(self, argv, stdin=b"", timeout_s=0):
+            shell, c, script, name, verb, unit, _, *rest = argv
+            script = script.replace("/run/systemd/system", str(tmp_path / "run"))
+            environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+            done = subprocess.run(
+                [shell, c, script, name, verb, unit, str(tmp_path), *rest], input=stdin, env=environment,
+                capture_output=True, check=False,
+            )  # fmt: skip
+            return Done(done.returncode, done.stdout, done.stderr)
+
+    (tmp_path / service.UNIT).write_text(service.unit(Service(), f"/other{root}", 1000))
+    assert not service.restart(Here(), root)
+    assert not service.remove(Here(), root)
+    (tmp_path / service.UNIT).write_text(service.unit(Service(), root, 1000))
+    assert service.remove(Here(), root)
+    assert not (tmp_path / service.UNIT).exists()
+    assert "disable --now" in (tmp_path / "told").read_text()
 
 
 # --- file systems

@@ -132,3 +132,50 @@ def test_the_verb(folders, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["key"] == public
     assert main(["sign", str(folders[0])]) == 2
     assert "wanted a bundle and a key" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("signed_by_hand", ["[" * 9000, '{"signed": ' + "[" * 5000, "{}"])
+def test_what_was_made_to_be_read_in_vain_is_no_signature(folders, signed_by_hand):
+    (folders[0] / signature.FILE).write_text(signed_by_hand)
+    with pytest.raises(InputError, match="is no signature"):
+        signature.check(folders[0], bundles.read(folders[0]))
+
+
+@pytest.mark.parametrize("number", [float("inf"), 1.5, True, "7", -1, 1 << 63])
+def test_a_number_that_is_none_signs_nothing(folders, key, number, monkeypatch):
+    with pytest.raises(UsageError, match="is no number to sign with"):
+        signed(folders[0], key, -1)
+    real = signature._canonical
+    monkeypatch.setattr(signature, "_canonical", lambda data: real({**data, "serial": 3}))
+    signed(folders[0], key, 3)
+    path = folders[0] / signature.FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), "signed": {
+        **json.loads(path.read_text())["signed"], "serial": number}}))  # fmt: skip
+    with pytest.raises(InputError, match="its number is"):
+        signature.check(folders[0], bundles.read(folders[0]))
+
+
+def test_a_card_takes_what_is_signed_and_remembers_by_whom(folders, key, tmp_path, monkeypatch, capsys):
+    from edge.devices.card import image
+    from edge.devices.kinds.local import Local
+    from edge.devices.needs import Need
+    from edge.devices.runner import Runner
+    from edge.devices.service import Service
+
+    monkeypatch.setattr(image.ext4, "NEED", Need("cards", ("sh",), "", ""))
+    asked = ["flash", str(folders[0]), f"image:{tmp_path / 'x'}"]
+    assert main([*asked, "--require-signature"]) == 1
+    assert "is not signed" in capsys.readouterr().err
+    assert main([*asked, "--root", "/x"]) == 2
+    assert "--root is for devices" in capsys.readouterr().err
+    made = signed(folders[0], key, 9)
+    assert main([*asked, "--key", base64.b64encode(b"k" * 32).decode()]) == 1
+    assert "is signed with the key" in capsys.readouterr().err
+    assert main([*asked, "--key", made.key]) == 1
+    assert "is no file" in capsys.readouterr().err
+    bundle = bundles.read(folders[0])
+    image._store(
+        tmp_path / "s", folders[0], bundle, Runner("", "sh", ()), Service(), made, Wishes(require_signature=True)
+    )
+    there = Store(Local(str(tmp_path / "s"))).inventory()
+    assert (there.current, there.key, list(there.serials.values())) == (bundle.id, made.key, [9])

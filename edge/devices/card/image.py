@@ -24,10 +24,12 @@ from edge.devices import install, runner, service, signature
 from edge.devices.card import ext4, partitions
 from edge.devices.card.ext4 import Ext4
 from edge.devices.card.partitions import Partition
+from edge.devices.install import Wishes
 from edge.devices.kinds.local import Local
 from edge.devices.runner import Runner
 from edge.devices.service import Service
-from edge.devices.store import Store
+from edge.devices.signature import Signed
+from edge.devices.store import Inventory, Store
 from edge.errors import InputError, MissingError
 from edge.progress import Progress, Silent
 from edge.runtimes import integrity
@@ -36,6 +38,7 @@ ROOT = "/var/lib/edge"  # of the store: homes are made, and renamed, when a card
 _OWNER = 1000  # the first person of a Raspberry Pi OS, whatever they will be called
 _ALIGNED = 4 << 20
 _CHUNK = 1 << 20
+_EMPTY = Inventory(free_bytes=0)  # an image without a store has seen no bundle yet
 
 
 @dataclass(frozen=True)
@@ -60,15 +63,17 @@ class Written:
 
 
 def write(
-    folder: Path, image: Path, output: Path, *, level: str = "armv8.0", wanted: Service | None = None,
+    folder: Path, image: Path, output: Path, *, level: str = "armv8.0", wishes: Wishes | None = None,
     progress: Progress | None = None,
 ) -> Written:  # fmt: skip
     """`image` with the bundle in `folder` put into it, as `output`, which may be `image` itself.
 
-    Raises `InputError` for what is no image of an arm64 Debian, and for a root partition that is too small and cannot
+    Of `wishes`, the service and what is asked of the signature count. Raises `InputError` for a bundle that is not
+    signed as was asked, for what is no image of an arm64 Debian, and for a root partition that is too small and cannot
     grow; `MissingError` without e2fsprogs.
     """
-    wanted, progress = wanted or Service(), progress or Silent()
+    wishes, progress = wishes or Wishes(), progress or Silent()
+    wanted = wishes.service or Service()
     if ext4.NEED.missing:
         raise MissingError(
             f"images of cards are written by {', '.join(ext4.NEED.missing)}, which is not here",
@@ -77,7 +82,8 @@ def write(
     progress.start("checking the bundle")
     bundle = bundles.read(folder)
     integrity.check(folder, bundle)
-    signature.check(folder, bundle)
+    signed = signature.check(folder, bundle)
+    signature.admit(signed, bundle, _EMPTY, str(image), wishes)
     progress.start("looking at the image")
     root, system = _root(image)
     how = runner.packed(bundle, level, progress, serves=True)
@@ -86,7 +92,7 @@ def write(
         work = Path(name)
         tree = work / "tree"
         progress.start("putting the bundle together")
-        _store(tree / ROOT.lstrip("/"), folder, bundle, how, wanted)
+        _store(tree / ROOT.lstrip("/"), folder, bundle, how, wanted, signed, wishes)
         progress.start("copying the root file system")
         files = Ext4(work / "root.ext4")
         with image.open("rb") as source, files.path.open("wb") as target:
@@ -128,7 +134,9 @@ def _root(image: Path) -> tuple[Partition, str]:
     )
 
 
-def _store(root: Path, folder: Path, bundle: Bundle, how: Runner, wanted: Service) -> None:
+def _store(
+    root: Path, folder: Path, bundle: Bundle, how: Runner, wanted: Service, signed: Signed | None, wishes: Wishes
+) -> None:
     """A store at `root` of this machine, with the bundle current in it and its self-test still to come."""
     root.mkdir(parents=True)
     entries = install.contents(folder, bundle)
@@ -140,6 +148,7 @@ def _store(root: Path, folder: Path, bundle: Bundle, how: Runner, wanted: Servic
             held.unpack(pack.id, pack.rest.sha256, pack.large)
         held.stage(bundle.id, how.start, [pack.id for pack in how.packs], entries)
         held.switch(bundle.id)
+        signature.note(held, signed, _EMPTY, bundle, wishes)
         held.served(wanted.host, str(wanted.port))
     for name in ("lock", "lock.owner"):
         (root / name).unlink(missing_ok=True)

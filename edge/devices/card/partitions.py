@@ -13,7 +13,7 @@ _SECTOR = 512
 _PACKED = {b"\xfd7zXZ\0": "xz -dk", b"\x1f\x8b": "gzip -dk", b"PK\x03\x04": "unzip", b"\x28\xb5\x2f\xfd": "zstd -dk"}
 _MBR_AT, _MBR_LINES, _MBR_LINE = 446, 4, 16
 _PROTECTIVE = 0xEE  # what an MBR says where a GPT follows
-_GPT_MOST = 1024
+_GPT_MOST, _GPT_LINE, _GPT_LAST = 1024, 4096, 1 << 40  # partitions, bytes of a line, where the table may begin
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ def _gpt(file: BinaryIO) -> tuple[Partition, ...]:
     if not head.startswith(b"EFI PART"):
         return ()
     at, count, each = struct.unpack_from("<QII", head, 72)
+    if at > _GPT_LAST or each > _GPT_LINE:
+        return ()
     file.seek(at * _SECTOR)
     found = []
     for i in range(min(count, _GPT_MOST)):
