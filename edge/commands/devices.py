@@ -65,6 +65,8 @@ def _record(target: Any, found: Any) -> dict[str, Any]:
 
 
 def _text(name: str, found: dict[str, Any]) -> str:
+    from edge.devices.preflight import mb
+
     facts, state = found["facts"], found["state"]
     ram = f"{facts['ram_bytes'] / 1e9:.1f} GB" if facts["ram_bytes"] else "? GB"
     now = [
@@ -76,8 +78,10 @@ def _text(name: str, found: dict[str, Any]) -> str:
     lines = [
         f"{name}: {facts['model']}, {facts['system']}, {facts['machine']}, {facts['logical_cores']} cores, {ram}"
         + "".join(f", {n}" for n in now if n),
-        f"  {found['free_bytes'] / 1e9:.1f} GB free, "
-        f"{found['used_bytes'] / 1e9:.2f} GB in {found['root'] or 'no store yet'}",
+        f"  {mb(found['free_bytes'])} free, "
+        + (f"{mb(found['used_bytes'])} in {found['root']}" if found["root"] else "nothing installed yet")
+        + (f"; takes bundles of the key {found['key']} only" if found["key"] else "")
+        + (f"; serves on {found['served'].replace(' ', ':')}" if found["served"] else ""),
     ]
     for bundle in found["bundles"]:
         mark = {found["current"]: "runs", found["previous"]: "previous"}.get(bundle["id"], "")

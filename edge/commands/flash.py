@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(found[0] if len(found) == 1 else {"devices": found}, indent=2))
     else:
         for target, result in zip(targets, done, strict=True):
-            print(_line(target, result), file=sys.stderr if isinstance(result, EdgeError) else sys.stdout)
+            print(_line(target, result, args.root), file=sys.stderr if isinstance(result, EdgeError) else sys.stdout)
         if len(targets) > 1:
             print(f"{len(targets) - len(failed)} of {len(targets)} devices have it")
     return max((e.exit_code for e in failed), default=0)
@@ -172,17 +172,20 @@ def _record(target: Target, result: Flashed | EdgeError) -> dict[str, Any]:
     return result.record()
 
 
-def _line(target: Target, result: Flashed | EdgeError) -> str:
+def _line(target: Target, result: Flashed | EdgeError, root: str | None) -> str:
+    from edge.devices import book
+    from edge.devices.preflight import mb
+
     if isinstance(result, EdgeError):
         return f"{target.name}: {result}"
-    if not result.changed:
-        return f"{target.name}: {result.bundle.name} runs there already"
     notes = "".join(f"\n  note: {n}" for n in result.notes)
+    if not result.changed:
+        return f"{target.name}: {result.bundle.name} ({result.bundle.id}) runs there already{notes}"
     compared = (result.selftest or {}).get("compared")
     proof = f"its first {compared} tokens are those of the export" if compared else "it loads and answers"
     return (
         f"{target.name}: {result.bundle.name} ({result.bundle.id}) runs there with {result.how}; {proof}\n"
-        f"  sent {result.sent_bytes / 1e6:.1f} of {result.total_bytes / 1e6:.1f} MB in {result.seconds:.1f} s; "
-        f"talk to it: edge chat --on {target.name}\n"
+        f"  sent {mb(result.sent_bytes)} of {mb(result.total_bytes)} in {result.seconds:.1f} s; "
+        f"talk to it: edge chat --on {target.name}{f', once {book.place()} names its root' if root else ''}\n"
         f"  or at the device: {result.root}/bin/edge-chat{notes}"
     )

@@ -45,11 +45,15 @@ def run(args: argparse.Namespace) -> int:
         return found.exit_code
     for fault in found.faults:
         print(f"{args.device}: {repair.words(fault)}")
+    mend = f"edge fsck {args.device} --repair --from BUNDLE"
     if not found.faults:
-        print(f"{args.device}: everything is as it should be")
-    elif args.repair:
-        left = f"; {len(found.left)} faults are left" if found.left else "; everything is as it should be now"
-        print(f"{args.device}: {found.current or 'nothing'} is current{left}")
+        what = "everything is as it should be" if found.current else "nothing is installed there that could be damaged"
+        print(f"{args.device}: {what}")
+    elif not args.repair:
+        print(f"put it right with: {mend}")
+    elif not found.left:
+        print(f"{args.device}: {found.current or 'nothing'} is current; everything is as it should be now")
     else:
-        print("put it right with: edge fsck DEVICE --repair --from BUNDLE")
+        print(f"{args.device}: {found.current or 'nothing'} is current; left: {'; '.join(map(repair.words, found.left))}")
+        print(f"what is lost comes back with: edge flash BUNDLE {args.device}, or {mend}")
     return found.exit_code

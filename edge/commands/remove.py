@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from edge.devices import book, installed
+    from edge.devices.preflight import mb
 
     if args.service and (args.bundles or args.current):
         raise UsageError("--service takes the service away, and no bundles")
@@ -50,5 +51,5 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"device": args.device, "removed": list(gone), "freed_bytes": freed}))
     else:
-        print(f"{args.device}: removed {', '.join(gone) or 'nothing'}, {freed / 1e6:.1f} MB are free again")
+        print(f"{args.device}: removed {', '.join(gone) or 'nothing'}, {mb(freed)} are free again")
     return 0

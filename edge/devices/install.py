@@ -178,6 +178,8 @@ class _Flash:
             context_length=self._wishes.context_length,
         )  # fmt: skip
         self.notes = verdict.notes
+        if self._signed is not None and (pinned := signature.newly_pinned(self._signed, there, self._wishes)):
+            self.notes += (f"from now on it takes bundles of the key {pinned} only, and none that are older",)
         if verdict.against and not self._wishes.force:
             raise DeviceError(
                 f"{self._device.address} is unfit for {bundle.name}:\n  - " + "\n  - ".join(verdict.against),

@@ -76,7 +76,9 @@ def check(
 def mb(n: int) -> str:
     """Bytes for people.
 
-    >>> mb(1_500_000), mb(12_345_678_900)
-    ('1.5 MB', '12.3 GB')
+    >>> mb(42_000), mb(1_500_000), mb(12_345_678_900)
+    ('42 kB', '1.5 MB', '12.3 GB')
     """
+    if n < 100_000:
+        return f"{n / 1e3:.0f} kB"
     return f"{n / 1e9:.1f} GB" if n >= 1e10 else f"{n / 1e6:.1f} MB"

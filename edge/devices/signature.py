@@ -149,6 +149,12 @@ def noted(signed: Signed | None, there: Inventory, bundle: Bundle, wishes: Wishe
     )
 
 
+def newly_pinned(signed: Signed, there: Inventory, wishes: Wishes) -> str | None:
+    """The key that the device takes alone from now on, where it did not before."""
+    pinned = _pinned(signed, there, wishes)
+    return pinned if pinned and pinned != there.key else None
+
+
 def _pinned(signed: Signed, there: Inventory, wishes: Wishes) -> str:
     return signed.key if wishes.require_signature or wishes.key or there.key else ""
 
