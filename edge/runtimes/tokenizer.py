@@ -6,7 +6,7 @@ import ctypes
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from edge.errors import InputError, UsageError, require
 
@@ -22,7 +22,7 @@ class Tokenizer:
         self.config = config
 
     @classmethod
-    def load(cls, folder: Path) -> Tokenizer:
+    def load(cls, folder: Path) -> Self:
         """Read `tokenizer.json` and, where there is one, `tokenizer_config.json`.
 
         Raises `UsageError` when there is no tokenizer, `InputError` when it is damaged.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 
 from edge.errors import EdgeError
@@ -17,6 +18,13 @@ def main() -> int:
     except EdgeError as err:
         sys.stderr.write(f"edge: {err}\n")
         return err.exit_code
+    except KeyboardInterrupt:  # while the models are loaded
+        sys.stderr.write("edge: stopped\n")
+        return 128 + signal.SIGINT
+    except OSError as err:
+        where = f": {err.filename}" if err.filename else ""
+        sys.stderr.write(f"edge: {err.strerror or err}{where}\n")
+        return EdgeError.exit_code
 
 
 if __name__ == "__main__":

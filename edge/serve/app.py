@@ -33,8 +33,8 @@ def application(house: House, metrics: Metrics, bodies: Bodies | None = None) ->
 
     def answers(read: Callable[[Any], Wanted], *, chat: bool) -> Callable[[Request], Awaitable[Any]]:
         async def endpoint(request: Request) -> Any:
-            data = await bodies.read(request)
-            wanted = await house.at_desk(lambda: read(asking.parse(data)))
+            async with bodies.of(request) as data:
+                wanted = await house.at_desk(_understood, read, data)
             served = house.find(wanted.model)
             place = house.turns.enter(f"{request.client.host if request.client else ''} {wanted.user}")
             try:
@@ -57,8 +57,8 @@ def application(house: House, metrics: Metrics, bodies: Bodies | None = None) ->
         return JSONResponse(await house.at_desk(_described, house.find(request.path_params["name"])))
 
     async def embeddings(request: Request) -> Response:
-        data = asking.parse(await bodies.read(request))
-        served = house.find(str(data.get("model") or ""))
+        async with bodies.of(request) as data:
+            served = house.find(str((await house.at_desk(asking.parse, data)).get("model") or ""))
         raise Refusal(
             501,
             f"{served.name} makes text and no embeddings: it was not trained to",
@@ -171,6 +171,10 @@ async def _gone(receive: Receive) -> None:
     with contextlib.suppress(HungUp):
         while (await receive())["type"] != "http.disconnect":
             pass
+
+
+def _understood(read: Callable[[Any], Wanted], data: bytes) -> Wanted:
+    return read(asking.parse(data))
 
 
 def _described(served: Served) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from edge.serve.refusal import Refusal
 MAX_STOPS = 16
 MAX_PICTURES = 16
 MAX_TOP_LOGPROBS = 20
+MAX_FORM_CHARACTERS = 1 << 18  # of a schema, or of all tools: a form is made before anybody else's prompt
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
@@ -236,6 +237,7 @@ def _tools(data: Mapping[str, Any]) -> tuple[tuple[Mapping[str, Any], ...], str 
         kept = {k: v for k, v in function.items() if k in ("name", "description", "parameters")}
         tools.append({"type": "function", "function": kept})
         names.append(kept["name"])
+    _small(tools, "tools")
     choice = data.get("tool_choice")
     if len(set(names)) != len(names):
         raise Refusal(400, "two tools have the same name", param="tools")
@@ -270,7 +272,18 @@ def _format(data: Mapping[str, Any]) -> Mapping[str, Any] | bool | None:
         raise Refusal(
             400, "response_format must be text, json_object, or json_schema with a schema", param="response_format"
         )
+    _small(schema, "response_format")
     return schema
+
+
+def _small(form: Any, param: str) -> None:
+    try:
+        size = len(json.dumps(form))
+    except RecursionError:
+        raise Refusal(400, f"{param} is nested too deeply", param=param) from None
+    if size > MAX_FORM_CHARACTERS:
+        words = f"{param} has {size} characters as JSON; at most {MAX_FORM_CHARACTERS} can be held"
+        raise Refusal(400, words, param=param)
 
 
 def _stops(data: Mapping[str, Any]) -> tuple[str, ...]:

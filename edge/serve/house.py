@@ -19,9 +19,9 @@ from edge.runtimes.chat_template import ChatTemplate
 from edge.runtimes.model import Model, open_bundle, prompt_for
 from edge.runtimes.session import ContextFull, Mask, Sampling
 from edge.runtimes.sight import Prompt, Sight
-from edge.runtimes.tokenizer import Tokenizer
 from edge.runtimes.tool_calls import syntax_of
 from edge.serve.asking import Wanted
+from edge.serve.fitting import Fitting
 from edge.serve.refusal import Refusal
 from edge.serve.shaping import Shaping
 from edge.serve.turns import Answer, Place, Seats, Turns
@@ -43,7 +43,8 @@ class Served:
         self.created = int(time.time())
         self.models = models
         self.seats: Seats = turns.seat(name, list(models))
-        self.tokenizer = Tokenizer.load(first.folder)
+        self.tokenizer = Fitting.load(first.folder)
+        self.tokenizer.most = self.context_length
         self._template = ChatTemplate.load(first.folder)
         # It opens pictures and never encodes them: features are the model's own business.
         self._sight = Sight(first.bundle.image, _no_encoder)

@@ -29,6 +29,7 @@ class Shaping:
     def __init__(self, wanted: Wanted, grammar: Mask | None = None) -> None:
         self._frequency, self._presence = wanted.frequency_penalty, wanted.presence_penalty
         self._bias = {i: b for i, b in wanted.logit_bias.items() if b}
+        self._biases: tuple[np.ndarray, np.ndarray] | None = None  # ids and what is added to them, made once
         self._grammar = grammar
         self._top = wanted.top_logprobs
         self._raw: np.ndarray | None = None
@@ -46,13 +47,22 @@ class Shaping:
             self._raw = logits.copy()
         if self._bias or ((self._frequency or self._presence) and len(out)):
             logits = logits.copy()
-            for token, bias in self._bias.items():
-                if token < len(logits):
-                    logits[token] += bias
+            ids, biases = self._biased(len(logits))
+            logits[ids] += biases
             if len(out):
                 ids, counts = np.unique(np.asarray(out), return_counts=True)
                 logits[ids] -= self._frequency * counts + self._presence
         return logits if self._grammar is None else self._grammar(logits, out)
+
+    def _biased(self, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
+        """All at once: a list as long as the vocabulary, token by token, would keep all other answers waiting."""
+        import numpy as np
+
+        if self._biases is None:
+            known = [(i, bias) for i, bias in self._bias.items() if i < vocab_size]
+            ids = np.array([i for i, _ in known], np.int64)
+            self._biases = ids, np.array([bias for _, bias in known], np.float32)
+        return self._biases
 
     def odds(self, token_id: int, spell: Callable[[list[int]], str]) -> Odds | None:
         """The model's own probabilities, before anything was done to them, for the token drawn last."""

@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         )  # fmt: skip
         guarded = guard.Guard(
             app.application(house, metrics), loopback=loopback, token=token,
-            hosts=args.allow_host, origins=args.allow_origin,
+            hosts=[args.host, *args.allow_host], origins=args.allow_origin,
         )  # fmt: skip
         port = listener.getsockname()[1]
 
@@ -119,7 +119,7 @@ def is_loopback(host: str) -> bool:
 
 def _token(args: argparse.Namespace, *, needed: bool) -> tuple[str | None, bool]:
     """The token, and whether it was made just now, for this run."""
-    given = args.token if args.token is not None else os.environ.get("EDGE_TOKEN")
+    given = args.token if args.token is not None else os.environ.get("EDGE_TOKEN") or None
     if args.token_file is not None:
         if given is not None:
             raise UsageError("a token was given twice: by itself, and in a file")
@@ -140,6 +140,8 @@ def _from_file(path: Path) -> str:
             f.write(secrets.token_urlsafe(24) + "\n")
     except FileExistsError:
         pass
+    except FileNotFoundError as err:
+        raise UsageError(f"{path.parent} is no folder that a token could be kept in") from err
     text = path.read_bytes()[:4096].decode("utf-8", errors="replace").strip()
     if not text:
         raise InputError(f"{path} holds no token", hint="remove it, and one is made")

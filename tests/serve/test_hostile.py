@@ -13,9 +13,15 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.requests import Request
 
+from edge.runtimes.session import ContextFull
+from edge.runtimes.tokenizer import Tokenizer
 from edge.serve import asking, door, guard
+from edge.serve.body import Bodies
+from edge.serve.fitting import Fitting
 from edge.serve.refusal import Refusal
+from edge.serve.shaping import Shaping
 from tests.serve.conftest import HTTP, ask, serving
 
 CHAT = "/v1/chat/completions"
@@ -114,6 +120,76 @@ def test_so_is_a_text_that_cannot_be_continued(client, body, words):
 def test_what_is_no_json_is_told_so(client, body, words):
     found = client.post(CHAT, content=body, headers={"Content-Type": "application/json"})
     assert (found.status_code, words in found.json()["error"]["message"]) == (400, True)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        '"response_format": {"type": "json_schema", "json_schema": {"schema": {"default": DEEP}}}',
+        '"tools": [{"type": "function", "function": {"name": "f", "parameters": {"default": DEEP}}}]',
+    ],
+)
+def test_what_is_nested_as_deeply_as_can_be_read_is_refused_or_answered(client, more):
+    for depth in range(900, 1000, 7):
+        deep = "[" * depth + "]" * depth
+        body = f'{{"messages": [{{"role": "user", "content": "a"}}], {more.replace("DEEP", deep)}}}'
+        found = client.post(CHAT, content=body, headers={"Content-Type": "application/json"})
+        assert found.status_code in (200, 400, 501), (depth, found.text)
+
+
+def test_a_form_deeper_than_json_goes_is_refused():
+    deep = []
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(Refusal, match="tools is nested too deeply"):
+        asking._small(deep, "tools")
+
+
+def test_a_form_that_would_take_the_desk_for_seconds_is_refused(client):
+    schema = {"enum": [f"value number {i}" for i in range(20_000)]}
+    form = {"type": "json_schema", "json_schema": {"schema": schema}}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"properties": {"a": schema}}}}]
+    for more, param in (({"response_format": form}, "response_format"), ({"tools": tools}, "tools")):
+        error = client.post(CHAT, json=ask("a", **more)).json()["error"]
+        assert (error["param"], "characters as JSON; at most 262144" in error["message"]) == (param, True)
+
+
+@pytest.mark.parametrize("text", ["hello " * 20_000, " " * 500_000])
+def test_a_text_that_cannot_fit_is_refused_before_it_is_made_into_tokens(tiny, text, monkeypatch):
+    taken = []
+    encode = Tokenizer.encode
+
+    def counted(self, text, **how):
+        taken.append(len(text))
+        return encode(self, text, **how)
+
+    monkeypatch.setattr(Tokenizer, "encode", counted)
+    with serving(tiny) as server:
+        for path, body in ((CHAT, ask(text)), ("/v1/completions", {"prompt": text})):
+            taken.clear()
+            error = HTTP.post(server.url + path, json=body).json()["error"]
+            assert error["code"] == "context_length_exceeded"
+            assert sum(taken) < 40_000
+
+
+def test_a_long_text_that_fits_is_tokenized_as_ever(tiny):
+    plain, ours = Tokenizer.load(tiny), Fitting.load(tiny)
+    text = "assistant" * 4000  # nine characters a token, and more than one piece of counting
+    ids = plain.encode(text)
+    for ours.most in (0, len(ids), len(ids) + 100):
+        assert ours.encode(text) == ids
+    ours.most = len(ids) - 100
+    with pytest.raises(ContextFull):
+        ours.encode(text)
+
+
+def test_biases_of_all_tokens_at_once_count_as_one_by_one():
+    import numpy as np
+
+    wanted = asking.chat(ask("a", logit_bias={"0": 5, "3": -2.5, "999": 1}))
+    logits = np.zeros(5, np.float32)
+    assert Shaping(wanted)(logits, []).tolist() == [5, 0, 0, -2.5, 0]
+    assert not logits.any()  # those of the model stay
 
 
 def test_nobody_speaks_in_anothers_turn(client):
@@ -225,6 +301,27 @@ def test_what_is_too_large_is_refused_before_it_is_held(tiny):
         except httpx.TransportError:
             pass  # hung up on while still sending
         assert HTTP.post(server.url + CHAT, json=ask("a")).status_code == 200
+
+
+def test_what_waits_to_be_understood_is_held_still():
+    held = Bodies(max_bytes=100, max_together=150)
+
+    async def receive():
+        return {"type": "http.request", "body": b"x" * 90}
+
+    def request():
+        return Request({"type": "http", "headers": [(b"content-type", b"application/json")]}, receive)
+
+    async def both():
+        async with held.of(request()) as data:
+            assert len(data) == 90
+            with pytest.raises(Refusal, match="too many large requests"):
+                async with held.of(request()):
+                    pass
+        async with held.of(request()) as data:
+            assert len(data) == 90
+
+    asyncio.run(both())
 
 
 def test_a_request_that_does_not_come_is_not_waited_for(tiny):
@@ -503,9 +600,32 @@ def test_a_token_file_is_made_once_and_read_then(tiny, tmp_path):
     assert first not in process.communicate(timeout=20)[0]
 
 
+def test_the_address_that_is_listened_on_is_a_name_of_the_server(tiny):
+    process, lines = started("edge.serve", tiny, "--port", 0, "--host", "127.0.0.2", env={"EDGE_TOKEN": ""})
+    try:
+        assert HTTP.get(f"{lines[2].split()[1]}/models").status_code == 200
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def test_on_a_device_no_error_of_the_system_is_a_traceback(tiny, monkeypatch, capsys):
+    from edge.serve import __main__ as program
+
+    monkeypatch.setattr(sys, "argv", ["edge.serve", str(tiny), "--port", "0"])
+    for raised, words, code in (
+        (PermissionError(13, "Permission denied", "/etc/x"), "edge: Permission denied: /etc/x\n", 1),
+        (KeyboardInterrupt(), "edge: stopped\n", 130),
+    ):
+        monkeypatch.setattr(program.start, "run", lambda args, raised=raised: (_ for _ in ()).throw(raised))
+        assert program.main() == code
+        assert capsys.readouterr().err == words
+
+
 @pytest.mark.parametrize(
     ("args", "words", "code"),
     [
+        (["--token-file", "/no/such/folder/t"], "/no/such/folder is no folder that a token could be kept in", 2),
         (["--token", "short"], "a token has at least 16", 2),
         (["--token", "0123456789abcdef", "--token-file", "t"], "a token was given twice", 2),
         (["--parallel", "0"], "--parallel must be from 1 to 64", 2),
