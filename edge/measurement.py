@@ -24,6 +24,7 @@ _LIMIT_BYTES = 256 << 20
 _RESAMPLES = 1000
 _DEVICE = ("model", "cpu", "physical_cores", "ram_bytes", "kernel", "governor")  # what speed depends on
 _MANY = 2000
+FEWEST = 5  # repetitions: of fewer, no draw can hold what it claims with 95 % confidence
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,18 @@ class Measurement:
         """
         drawn = sorted(_percentile(sorted(draw), p) for draw in self._draws())
         return drawn[int(0.025 * len(drawn))], drawn[int(0.975 * len(drawn)) - 1]
+
+    @property
+    def n_repetitions(self) -> int:
+        return len(self.repeats) or len(self.samples)
+
+    def tail(self, p: float) -> float | None:
+        """As `percentile`; `None` where so few samples lie above it that it would be little more than the largest.
+
+        >>> Measurement("x", "ms", (1.0, 2.0, 9.0)).tail(99) is None
+        True
+        """
+        return self.percentile(p) if p <= 50 or len(self.samples) * (100 - p) >= 100 else None
 
     def _draws(self) -> Iterator[list[float]]:
         parts = self.repetitions()
@@ -256,7 +269,8 @@ def ratio(a: Measurement, b: Measurement) -> tuple[float, float, float]:
         return statistics.median([x for part in rng.choices(parts, k=len(parts)) for x in part])
 
     if a.median == 0:
-        return math.inf, math.inf, math.inf
+        found = math.inf if any(b.samples) else 1.0
+        return found, found, found
     ours, theirs = a.repetitions(), b.repetitions()
     drawn = sorted(again(theirs) / (again(ours) or math.inf) for _ in range(_RESAMPLES))
     return b.median / a.median, drawn[int(0.025 * _RESAMPLES)], drawn[int(0.975 * _RESAMPLES) - 1]

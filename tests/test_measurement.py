@@ -40,6 +40,16 @@ def test_a_ratio_of_something_to_itself_is_one():
     assert found == 1
     assert low <= 1 <= high
     assert ratio(Measurement("x", "s", (0.0,)), taken)[0] == float("inf")
+    nothing = Measurement("held_swapped", "bytes", (0.0, 0.0))
+    assert ratio(nothing, nothing) == (1.0, 1.0, 1.0)
+
+
+def test_a_percentile_of_too_few_samples_is_none():
+    taken = Measurement("x", "ms", tuple(map(float, range(99))))
+    assert taken.tail(99) is None
+    assert taken.tail(95) == taken.percentile(95)
+    assert Measurement("x", "ms", (*taken.samples, 99.0)).tail(99) == pytest.approx(98.01)
+    assert Measurement("x", "ms", (3.0,)).tail(50) == 3.0
 
 
 def test_a_run_survives_being_written_and_read(tmp_path):

@@ -72,11 +72,13 @@ def _speed(taken: Measurement | None) -> str:
     if taken is None:
         return ""
     low, high = taken.interval()
-    return f"{taken.median:.1f} ({low:.1f}-{high:.1f}) tok/s"
+    return f"{taken.median:.1f}{f' ({low:.1f}-{high:.1f})' if taken.n_repetitions > 1 else ''} tok/s"
 
 
 def _gaps(taken: Measurement | None) -> str:
-    return " / ".join(f"{taken.percentile(p):.1f}" for p in (50, 90, 95, 99)) + " ms" if taken else ""
+    if taken is None:
+        return ""
+    return " / ".join("-" if (at := taken.tail(p)) is None else f"{at:.1f}" for p in (50, 90, 95, 99)) + " ms"
 
 
 def _sustained(result: Result) -> str:

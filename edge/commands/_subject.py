@@ -10,7 +10,7 @@ from edge import conditions
 from edge.commands._places import Place
 from edge.errors import DeviceError, EdgeError, UsageError
 from edge.fitness import Fitness, judge
-from edge.measurement import Measurement, Result
+from edge.measurement import FEWEST, Measurement, Result
 from edge.runtimes import bench_worker
 
 _SCRATCH_BYTES = 150_000_000  # what a session may hold besides its file and its cache
@@ -25,6 +25,7 @@ class Subject:
         self._args = args
         limit = min(args.context or self._bundle.context_length, self._bundle.context_length)
         self._lengths = [n for n in args.prompt_tokens if n <= limit]
+        self._limit = limit
         if not self._lengths:
             raise UsageError(f"no prompt length of {args.prompt_tokens} fits the context of {limit} tokens")
         wanted = sorted({*(args.depths or ()), self._lengths[0]})
@@ -182,6 +183,14 @@ class Subject:
         if self._fitness.against:
             notes.append(f"measured although the machine was unfit: {'; '.join(self._fitness.against)}")
         notes += self._fitness.notes
+        if len(self._warm) < FEWEST:
+            notes.append(f"fewer than {FEWEST} repetitions: its intervals say less than 95 %")
+        left_out = [
+            n for n in {*self._args.prompt_tokens, *self._args.depths} if n not in {*self._lengths, *self._depths}
+        ]
+        if left_out:
+            listed = ", ".join(map(str, sorted(left_out)))
+            notes.append(f"left out, for they do not fit the context of {self._limit} tokens: {listed}")
         if not all(row["forgotten"] for row in self._cold):
             notes.append("this system cannot forget files in memory: cold loads are warm ones")
         seen = [row["seen"] for row in self._warm]

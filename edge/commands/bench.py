@@ -200,7 +200,7 @@ def _repeat(args: argparse.Namespace, subjects: list[Subject], progress: Progres
 
 def _stable(subject: Subject, args: argparse.Namespace) -> bool:
     taken = subject.decode
-    if taken is None or len(taken.samples) < 3:
+    if taken is None or taken.n_repetitions < measurement.FEWEST:
         return False
     low, high = taken.interval()
     return max(high - taken.median, taken.median - low) <= args.until_stable / 100 * taken.median
@@ -223,8 +223,10 @@ def _show(args: argparse.Namespace, made: Run) -> None:
         for note in result.notes:
             # What is said of one bundle alone needs its name.
             common = all(note in other.notes for other in made.results)
+            alike = [other for other in made.results if other.label == result.label]
+            name = result.label if len(alike) == 1 else f"{result.bundle.get('name')} {result.label}"
             if not common or result is made.results[0]:
-                print(f"edge: {note}" if common else f"edge: {result.label}: {note}", file=sys.stderr)
+                print(f"edge: {note}" if common else f"edge: {name}: {note}", file=sys.stderr)
 
 
 def _reason(err: BaseException) -> str:

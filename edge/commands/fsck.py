@@ -54,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     elif not found.left:
         print(f"{args.device}: {found.current or 'nothing'} is current; everything is as it should be now")
     else:
-        print(f"{args.device}: {found.current or 'nothing'} is current; left: {'; '.join(map(repair.words, found.left))}")
+        print(
+            f"{args.device}: {found.current or 'nothing'} is current; left: {'; '.join(map(repair.words, found.left))}"
+        )
         print(f"what is lost comes back with: edge flash BUNDLE {args.device}, or {mend}")
     return found.exit_code

@@ -89,16 +89,22 @@ def _recorded(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         "bundle": str(folder), "threads": args.threads, "context": args.context,
         "prompt_tokens": args.prompt_tokens, "new_tokens": args.new_tokens,
     }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", profile_worker.__name__, json.dumps(request)],
-        env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=_TIMEOUT_S,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", profile_worker.__name__, json.dumps(request)],
+            env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise EdgeError(
+            f"{folder} cannot be profiled: no end after {_TIMEOUT_S:g} s",
+            hint="ask for fewer tokens: --prompt-tokens, --new-tokens",
+        ) from None
     try:
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):

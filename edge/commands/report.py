@@ -27,7 +27,7 @@ from typing import Any
 from edge import measurement
 from edge.commands._whole import write_whole
 from edge.errors import GateError, UsageError
-from edge.measurement import Result, Run
+from edge.measurement import Measurement, Result, Run
 from edge.report import limits
 
 _FORMATS = ("html", "markdown", "csv")
@@ -76,13 +76,17 @@ def _diff(args: argparse.Namespace) -> int:
     first, second = (measurement.read(Path(name)) for name in args.runs[1:])
     pairs = _pairs(first, second, force=args.force)
     rows = [_row(a, b, name) for a, b in pairs for name in a.measurements if _same(a, b, name)]
+    if any(not _sure(a.measurements["decode"], b.measurements["decode"]) for a, b in pairs if _same(a, b, "decode")):
+        print(f"edge: fewer than {measurement.FEWEST} repetitions: what differs cannot be told", file=sys.stderr)
     if args.json:
         print(json.dumps(rows, indent=1))
     else:
+        several = len({a.bundle.get("name") for a, _ in pairs}) > 1
         for row in rows:
             values = f"{row['first']:>10.4g} -> {row['second']:>10.4g} {row['unit']:<6}"
             bounds = f"x{row['ratio']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
-            print(f"{row['bundle']:<28} {row['name']:<18} {values}  {bounds}{'  differs' if row['differs'] else ''}")
+            bundle = f"{row['model']} {row['bundle']}" if several else row["bundle"]
+            print(f"{bundle:<28} {row['name']:<18} {values}  {bounds}{'  differs' if row['differs'] else ''}")
     failed = [said for limit in wanted for said in _held(limit, pairs)]
     if failed:
         raise GateError(
@@ -93,8 +97,12 @@ def _diff(args: argparse.Namespace) -> int:
 
 
 def _pairs(first: Run, second: Run, *, force: bool) -> list[tuple[Result, Result]]:
-    """Results of both runs that are of the same kind of bundle. Raises `UsageError` unless they may be compared."""
-    pairs = [(a, b) for a in first.results for b in second.results if a.label == b.label]
+    """Results of both runs that are of the same bundle, or else of the same kind of one.
+
+    Raises `UsageError` unless they may be compared.
+    """
+    alike = [(a, b) for a in first.results for b in second.results if a.label == b.label]
+    pairs = [(a, b) for a, b in alike if a.bundle.get("name") == b.bundle.get("name")] or alike
     if not pairs:
         raise UsageError(
             "the two runs have no bundle of the same format and quantization in common",
@@ -127,9 +135,15 @@ def _row(a: Result, b: Result, name: str) -> dict[str, Any]:
     taken, other = a.measurements[name], b.measurements[name]
     found, low, high = measurement.ratio(taken, other)
     return {
-        "bundle": a.label, "name": name, "unit": taken.unit, "first": taken.median, "second": other.median,
-        "ratio": found, "low": low, "high": high, "differs": not low <= 1 <= high,
+        "bundle": a.label, "model": a.bundle.get("name"), "name": name, "unit": taken.unit,
+        "first": taken.median, "second": other.median,
+        "ratio": found, "low": low, "high": high, "differs": _sure(taken, other) and not low <= 1 <= high,
     }  # fmt: skip
+
+
+def _sure(taken: Measurement, other: Measurement) -> bool:
+    """Whether both were repeated often enough to tell a difference from chance."""
+    return min(taken.n_repetitions, other.n_repetitions) >= measurement.FEWEST
 
 
 def _held(limit: limits.Limit, pairs: list[tuple[Result, Result]]) -> list[str]:
@@ -142,7 +156,12 @@ def _held(limit: limits.Limit, pairs: list[tuple[Result, Result]]) -> list[str]:
     for a, b in there:
         found, low, high = limits.ratio(a.measurements[limit.name], b.measurements[limit.name], limit.percentile)
         if limit.met(found):
+            one, other = a.measurements[limit.name], b.measurements[limit.name]
             sure = "" if limit.met(high if limit.below else low) else ", within the noise"
+            if not _sure(one, other):
+                sure = f", from fewer than {measurement.FEWEST} repetitions"
+            elif one.tail(limit.percentile) is None or other.tail(limit.percentile) is None:
+                sure = f", from too few samples for p{limit.percentile:g}"
             said.append(f"{limit.text} for {a.label}: {found:.3f} ({low:.3f} to {high:.3f}{sure})")
     return said
 

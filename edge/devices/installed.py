@@ -98,7 +98,9 @@ def _find(store: Store, there: Inventory, wanted: str) -> Bundle:
         return called[0]
     listed = ", ".join(f"{b.id} ({b.name} {b.format} {b.quantization})" for b in called or held) or "none"
     if called:
-        raise UsageError(f"{store.device.address} has {len(called)} bundles called {wanted}", hint=f"say which: {listed}")
+        raise UsageError(
+            f"{store.device.address} has {len(called)} bundles called {wanted}", hint=f"say which: {listed}"
+        )
     raise UsageError(f"{store.device.address} has no bundle {wanted!r}", hint=f"there are: {listed}")
 
 
@@ -136,7 +138,7 @@ def remove(
         if (now := store.inventory()).bundles != there.bundles or now.current != there.current:
             there, gone = now, _going(store, now, wanted, current=current)
         if there.served is not None and there.current in gone:
-            service.remove(device, there.root)
+            service.remove(device, there.root or store.root)
             held.served()
         return gone, held.remove(*gone)
 

@@ -13,7 +13,7 @@ from edge.measurement import Measurement, Result, Run
 from edge.report import pictures
 from edge.report.pictures import kind as _kind
 from edge.report.plots import Bar, Spread, Stack, bars, both, spreads, stacks
-from edge.report.tables import grouped
+from edge.report.tables import gaps_words, grouped
 
 _MEMORY_WORDS = ("Python and libraries", "weights, mapped from the file", "weights, copied", "KV cache", "scratch")
 _SCRATCH_BYTES = 150_000_000  # what a session may hold besides its file and its cache
@@ -73,7 +73,7 @@ def _group(rows: Sequence[tuple[Run, Result]], unlike: str) -> dict[str, Any]:
         "versions": sorted({r.edge_version for r, _ in rows}),
         "emulated": first.emulated,
         "notes": incomplete + _notes(results, labels),
-        "results": [_result(r, labels[id(r)], bandwidth) for r in results],
+        "results": [_result(r, labels[id(r)], own.machine.get("read_bandwidth_bytes_per_s")) for own, r in rows],
         "decode": _by_depth(results, labels),
         "whole": _whole_answers(results, labels),
         "gaps": both(
@@ -124,7 +124,7 @@ def _bar(label: str, result: Result, taken: Measurement, words: str) -> Bar:
 def _spread(label: str, result: Result) -> Spread:
     taken = result.measurements["inter_token"]
     least, p5, p50, p95, p99, most = (taken.percentile(p) for p in (0, 5, 50, 95, 99, 100))
-    return Spread(label, _kind(result), (least, p5, p50, p95, p99, most), f"{p50:.1f} / {p95:.1f} / {p99:.1f}")
+    return Spread(label, _kind(result), (least, p5, p50, p95, p99, most), gaps_words(taken, (50, 95, 99)))
 
 
 def _notes(results: Sequence[Result], labels: Mapping[int, str]) -> list[str]:
@@ -186,7 +186,7 @@ def _result(result: Result, label: str, bandwidth: float | None) -> dict[str, An
         "ttft": f"{taken[f'ttft_{prompt}'].median:.0f} ms" if f"ttft_{prompt}" in taken else "",
         "peak": f"{taken['peak_rss'].median / 1e6:.0f} MB" if "peak_rss" in taken else "",
         "share": f"{100 * share:.0f} %" if share else "",
-        "gap": f"{gaps.percentile(50):.1f} / {gaps.percentile(99):.1f} ms" if gaps else "",
+        "gap": f"{gaps_words(gaps, (50, 99))} ms" if gaps else "",
         "parts": [(words, f"{size / 1e6:.0f} MB") for words, size in parts.named()]
         if (parts := memory_parts.split(result))
         else [],
@@ -203,7 +203,7 @@ def _result(result: Result, label: str, bandwidth: float | None) -> dict[str, An
                 "name": name,
                 "unit": m.unit,
                 "median": f"{m.median:.4g}",
-                "interval": "{:.4g} to {:.4g}".format(*m.interval()),
+                "interval": "{:.4g} to {:.4g}".format(*m.interval()) if m.n_repetitions > 1 else "",
                 "n": len(m.samples),
                 "raw": " ".join(f"{x:.4g}" for x in m.samples),
             }

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edge import memory_parts
-from edge.measurement import Result, Run
+from edge.measurement import Measurement, Result, Run
 
 Rows = Sequence[tuple[Run, Result]]
 _COLUMNS = (
@@ -46,7 +46,7 @@ def markdown(runs: Sequence[Run]) -> str:
         if notes:
             out.append("\n".join(f"- {_cell(note)}" for note in notes))
         commands = sorted({shlex.join(r.command) for r, _ in rows})
-        out.append("\n".join(f"`{command.replace('`', '')}`" for command in commands))
+        out.append("\n".join(f"`{_plain(command).replace('`', '')}`" for command in commands))
     return "\n\n".join(out) + "\n"
 
 
@@ -61,11 +61,12 @@ def comma_separated(runs: Sequence[Run]) -> str:
             for name, taken in sorted(result.measurements.items()):
                 low, high = taken.interval()
                 write(
-                    [number, run.taken_at, _safe(device.get("model")), _safe(device.get("cpu")),
-                     result.settings.get("threads"), result.emulated, _safe(result.bundle.get("name")),
+                    [number, _safe(run.taken_at), _safe(device.get("model")), _safe(device.get("cpu")),
+                     _safe(result.settings.get("threads")), result.emulated, _safe(result.bundle.get("name")),
                      _safe(result.bundle.get("id")), _safe(result.bundle.get("format")),
                      _safe(result.bundle.get("quantization")), _safe(name), _safe(taken.unit), f"{taken.median:.6g}",
-                     f"{low:.6g}", f"{high:.6g}", *(f"{taken.percentile(p):.6g}" for p in (90, 95, 99)),
+                     *((f"{low:.6g}", f"{high:.6g}") if taken.n_repetitions > 1 else ("", "")),
+                     *("" if (at := taken.tail(p)) is None else f"{at:.6g}" for p in (90, 95, 99)),
                      len(taken.samples)]
                 )  # fmt: skip
     return out.getvalue()
@@ -103,15 +104,26 @@ def _table(rows: Rows) -> str:
                 f"{_median(result, 'load_cold', '{:.2f}')} / {_median(result, 'load_warm', '{:.2f}')} s",
                 _median(result, f"ttft_{min(prompts)}", "{:.0f} ms"),
                 _median(result, f"prefill_{max(prompts)}", "{:.0f} tok/s"),
-                "{:.1f} ({:.1f} to {:.1f}) tok/s".format(decode.median, *decode.interval()) if decode else "",
-                " / ".join(f"{gaps.percentile(p):.1f}" for p in (50, 95, 99)) + " ms" if gaps else "",
+                _speed(decode) if decode else "",
+                gaps_words(gaps, (50, 95, 99)) + " ms" if gaps else "",
                 f"{100 * share:.0f} %" if share else "",
                 f"{sum(size for _, size in parts.named()) / 1e6:.0f} MB" if parts else "",
                 result.energy_words,
                 "yes" if result.bundle.get("proven") else "no",
             ]
         )
-    return "\n".join(f"| {' | '.join(_cell(c) for c in line)} |" for line in lines)
+    cells = [[c if line is lines[1] else _cell(c) for c in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def gaps_words(gaps: Measurement, percents: Sequence[float]) -> str:
+    """Percentiles in milliseconds, a dash where there are too few samples for one."""
+    return " / ".join("–" if (at := gaps.tail(p)) is None else f"{at:.1f}" for p in percents)
+
+
+def _speed(decode: Measurement) -> str:
+    low, high = decode.interval()
+    return f"{decode.median:.1f}{f' ({low:.1f} to {high:.1f})' if decode.n_repetitions > 1 else ''} tok/s"
 
 
 def _median(result: Result, name: str, words: str) -> str:
@@ -121,10 +133,14 @@ def _median(result: Result, name: str, words: str) -> str:
 
 def _cell(text: str) -> str:
     """Names of other people stay one cell of plain text."""
-    plain = "".join(c if c.isprintable() else " " for c in text)
-    for special in ("\\", "|", "<", "`", "[", "*") if not plain.startswith("---") else ():
+    plain = _plain(text)
+    for special in ("\\", "|", "<", "`", "[", "*"):
         plain = plain.replace(special, f"\\{special}" if special != "<" else "&lt;")
     return plain.replace("\\*\\*", "**")
+
+
+def _plain(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _safe(value: Any) -> str:

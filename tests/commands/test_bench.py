@@ -148,6 +148,39 @@ def test_until_stable_has_a_bound(folder, tmp_path, answers, monkeypatch):
     assert "not stable within 2 % after 6 repetitions" in result.notes
 
 
+def test_few_repetitions_and_what_does_not_fit_are_said(folder, tmp_path, answers, capsys):
+    out = tmp_path / "run.json"
+    assert main(["bench", folder, *SMALL, "--repeats", "1", "--depths", "16,5000", "-o", str(out)]) == 0
+    _, result = taken(out)
+    assert "fewer than 5 repetitions: its intervals say less than 95 %" in result.notes
+    assert "left out, for they do not fit the context of 1024 tokens: 5000" in result.notes
+    shown = capsys.readouterr().out
+    assert "/ - / - / - ms" in shown
+    [line] = [line for line in shown.splitlines() if line.startswith("answer after 16")]
+    assert "(" not in line
+
+
+def test_notes_of_two_bundles_alike_have_their_names(folder, tmp_path, answers, capsys):
+    tiny_bundle(tmp_path / "other", name="other")
+    turns = iter([3, 0, 0, 0])
+    seen = {"others_share": 0, "stolen_share": 0, "clock_jumped_s": 0.0, "asleep_s": 0.0}
+    answers["answer"] = lambda: {"seen": {**seen, "swapped_pages": next(turns)}}
+    assert main(["bench", folder, str(tmp_path / "other"), *SMALL]) == 0
+    assert "edge: tiny echo none: the machine swapped meanwhile" in capsys.readouterr().err
+
+
+def test_a_repetition_that_does_not_end_is_an_error_and_lasting_work_has_its_time(folder, monkeypatch, capsys):
+    assert _places._timeout_s({"seconds": 7200.0}) == 7200 + _places._timeout_s({})
+    monkeypatch.setattr(_places, "_TIMEOUT_S", 0.01)
+    assert main(["bench", folder, *SMALL, "--force"]) == 1
+    assert "cannot be measured: no end after 0.01 s" in capsys.readouterr().err
+    from edge.commands import profile
+
+    monkeypatch.setattr(profile, "_TIMEOUT_S", 0.01)
+    assert main(["profile", folder]) == 1
+    assert "cannot be profiled: no end after 0.01 s" in capsys.readouterr().err
+
+
 def test_a_clock_that_jumped_and_a_swap_are_said(folder, tmp_path, answers):
     out = tmp_path / "run.json"
     seen = {"others_share": 0, "stolen_share": 0, "swapped_pages": 3, "clock_jumped_s": -7.0, "asleep_s": 60.0}

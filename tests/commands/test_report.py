@@ -32,8 +32,8 @@ def write(tmp_path):
 @pytest.fixture
 def pair(write):
     """A run, and one in which answers came at nine tenths of the speed."""
-    first = only_first(fixed_run(), decode=Measurement("decode", "tok/s", (100.0, 101.0, 99.0)))
-    second = only_first(fixed_run(), decode=Measurement("decode", "tok/s", (90.0, 91.0, 89.0)))
+    first = only_first(fixed_run(), decode=Measurement("decode", "tok/s", (100.0, 101.0, 99.0, 100.5, 99.5)))
+    second = only_first(fixed_run(), decode=Measurement("decode", "tok/s", (90.0, 91.0, 89.0, 90.5, 89.5)))
     return [write(first, "a.json"), write(second, "b.json")]
 
 
@@ -117,7 +117,10 @@ def test_a_gate_for_ci(pair, conditions, code, words, capsys):
 def test_a_gate_says_when_it_may_be_noise(write, capsys):
     runs = [
         write(only_first(fixed_run(), decode=Measurement("decode", "tok/s", samples)), name)
-        for samples, name in (((100.0, 60.0, 140.0), "a.json"), ((90.0, 130.0, 50.0), "b.json"))
+        for samples, name in (
+            ((100.0, 60.0, 140.0, 120.0, 80.0), "a.json"),
+            ((90.0, 130.0, 50.0, 110.0, 70.0), "b.json"),
+        )
     ]
     assert main(["report", "diff", *runs, "--fail-if", "decode<0.95"]) == 3
     assert "within the noise" in capsys.readouterr().err
@@ -133,6 +136,52 @@ def test_a_condition_on_what_was_never_measured_passes_no_gate(pair, capsys):
     assert main(["report", "diff", *pair, "--fail-if", "decoed<0.95"]) == 2
     assert "neither run measured 'decoed'" in capsys.readouterr().err
     assert [c.text for c in parse("a<1,b>2")] == ["a<1", "b>2"]
+
+
+def test_few_repetitions_tell_no_difference(write, capsys):
+    files = [
+        write(only_first(fixed_run(), decode=Measurement("decode", "tok/s", (speed,))), f"{speed}.json")
+        for speed in (100.0, 90.0)
+    ]
+    assert main(["report", "diff", *files]) == 0
+    said = capsys.readouterr()
+    assert "differs" not in said.out
+    assert "fewer than 5 repetitions: what differs cannot be told" in said.err
+    assert main(["report", "diff", *files, "--fail-if", "decode<0.95"]) == 3
+    assert "0.900 (0.900 to 0.900, from fewer than 5 repetitions)" in capsys.readouterr().err
+
+
+def test_a_gate_on_a_percentile_says_when_there_are_too_few_samples(write, capsys):
+    slow = Measurement("inter_token", "ms", tuple(range(1, 21)), repeats=(4,) * 5)
+    fast = dataclasses.replace(slow, samples=tuple(x / 2 for x in slow.samples))
+    files = [write(only_first(fixed_run(), inter_token=m), f"{i}.json") for i, m in enumerate((fast, slow))]
+    assert main(["report", "diff", *files, "--fail-if", "inter_token.p99>1.3"]) == 3
+    assert "from too few samples for p99" in capsys.readouterr().err
+
+
+def test_each_model_of_a_run_is_compared_with_itself(write, capsys):
+    run = fixed_run()
+    first = run.results[0]
+    other = dataclasses.replace(first, bundle={**first.bundle, "name": "Another"})
+    both = dataclasses.replace(run, results=(first, other))
+    assert main(["report", "diff", write(both, "a.json"), write(both, "b.json"), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["model"] for row in rows} == {"SmolLM2-135M-Instruct", "Another"}
+    assert all(row["ratio"] == 1 for row in rows)
+    assert main(["report", "diff", write(both, "a.json"), write(both, "b.json")]) == 0
+    assert "Another gguf q8_0" in capsys.readouterr().out
+
+
+def test_a_name_that_looks_like_a_line_of_a_table_is_none(write, capsys):
+    run = only_first(fixed_run())
+    [result] = run.results
+    named = dataclasses.replace(result, bundle={**result.bundle, "name": "---|<b>|"})
+    made = dataclasses.replace(run, results=(named,), command=("edge", "bench", "a\n\n# b"))
+    assert main(["report", write(made, "a.json"), "--format", "markdown"]) == 0
+    text = capsys.readouterr().out
+    assert "<b>" not in text
+    assert "\n# b" not in text
+    assert "| --- | ---: |" in text
 
 
 def test_runs_of_different_models_are_not_compared(write, capsys):
