@@ -7,6 +7,7 @@ file:///home/ada/cat.jpg
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -45,14 +46,14 @@ def _path(word: str) -> Path | None:
         word = word[1:-1]
     elif "\\" in word:
         word = re.sub(r"\\(.)", r"\1", word)
-    if word.startswith("file://"):
-        word = unquote(urlparse(word).path)
-    if not word.lower().endswith(SUFFIXES):
-        return None
-    path = Path(word).expanduser()
     try:
+        if word.startswith("file://"):
+            word = unquote(urlparse(word).path)
+        if not word.lower().endswith(SUFFIXES):
+            return None
+        path = Path(os.path.expanduser(word))
         return path if path.is_file() else None
-    except OSError:
+    except (OSError, ValueError):  # no address, or a name that no file can have
         return None
 
 

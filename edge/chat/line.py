@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ def reader(commands: Sequence[str], history: Path | None) -> tuple[Read, str | N
 
     The function raises `EOFError` at Ctrl-D and `KeyboardInterrupt` at Ctrl-C.
     """
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # bytes that are no text are no reason to end a conversation
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return _ask_on_stderr, None
     if importlib.util.find_spec("prompt_toolkit") is None:

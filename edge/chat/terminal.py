@@ -185,7 +185,7 @@ class Terminal:
         self.note("(holds from the next question on)")
 
     def _keep(self, rest: str) -> None:
-        path = Path(rest).expanduser() if rest else self._save
+        path = Path(os.path.expanduser(rest)) if rest else self._save
         if path is None:
             raise UsageError("/save needs the name of a file")
         self.conversation.save(path)
@@ -194,7 +194,7 @@ class Terminal:
     def _load(self, rest: str) -> None:
         if not rest:
             raise UsageError("/load needs the name of a file")
-        self.conversation.load(Path(rest).expanduser(), any_bundle=self._any_bundle)
+        self.conversation.load(Path(os.path.expanduser(rest)), any_bundle=self._any_bundle)
         self.note(f"(going on after {turns(len(self.conversation.messages) // 2)})")
 
     def _show_stats(self, rest: str) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _facts(args: argparse.Namespace) -> dict[str, Any]:
-    path = Path(args.target).expanduser()
+    path = Path(os.path.expanduser(args.target))
     if (path / bundle.MANIFEST).is_file():
         return _bundle(path, check=args.check, context=args.context)
     if args.check:

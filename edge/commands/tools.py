@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -148,7 +149,8 @@ def _served(command: list[str], read: list[str], write: list[str]) -> dict[str, 
     from edge.runtimes.act.servers import Server
 
     paths = {
-        key: [str(Path(p).expanduser().absolute()) for p in given] for key, given in (("read", read), ("write", write))
+        key: [os.path.abspath(os.path.expanduser(p)) for p in given]
+        for key, given in (("read", read), ("write", write))
     }
     name = re.sub(r"[^A-Za-z0-9_-]", "_", Path(command[0]).stem) or "server"
     bounds = Paths(tuple(paths["read"]), tuple(paths["write"]))

@@ -85,7 +85,10 @@ def restore(model: Model, path: Path) -> int:
     held = header["held"]
     if len(held) > model.context_length:
         raise InputError(f"{path} holds {len(held)} tokens, and {model.context_length} fit")
-    model.session.restore(len(held), arrays)
+    try:
+        model.session.restore(len(held), arrays)
+    except (ValueError, TypeError, IndexError) as err:  # other arrays than a session of this kind keeps
+        raise InputError(f"{path} is not what the model keeps") from err
     model.hold(held)
     return len(held)
 
@@ -103,12 +106,14 @@ def _read(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
             header = json.loads(words)
             shapes = [(np.dtype(a["dtype"]), tuple(map(int, a["shape"]))) for a in header["arrays"]]
             held = header["held"]
-            sound = all(isinstance(i, int) for i in held) and all(i >= 0 for _, shape in shapes for i in shape)
+            # Of nothing less than bytes: a runtime is told how many rows there are, and reads them.
+            sound = all(isinstance(i, int) for i in held) and all(i > 0 for _, shape in shapes for i in shape)
+            sound = sound and all(dtype.itemsize and not dtype.hasobject for dtype, _ in shapes)
             sizes = [dtype.itemsize * math.prod(shape) for dtype, shape in shapes]
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError, SyntaxError):
             sound, sizes = False, []
         rest = path.stat().st_size - f.tell()
-        if not sound or sum(sizes) != rest or any(dtype.hasobject for dtype, _ in shapes):
+        if not sound or sum(sizes) != rest:
             raise InputError(f"{path} is cut short or damaged")
         arrays = []
         for (dtype, shape), size in zip(shapes, sizes, strict=True):

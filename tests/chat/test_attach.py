@@ -7,6 +7,11 @@ import pytest
 from edge.chat import attach
 
 
+@pytest.mark.parametrize("line", ["is ~nobody-here/cat.png one?", "file://[cat.jpg", "'a\0.png'", f"{'n' * 5000}.png"])
+def test_what_looks_like_a_picture_and_is_none_stays_words(line):
+    assert attach.find(line) == (line, [])
+
+
 @pytest.fixture
 def cat(tmp_path):
     path = tmp_path / "My Pictures" / "a cat.jpg"

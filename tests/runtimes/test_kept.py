@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from edge import cli
@@ -82,9 +83,27 @@ def test_damage_anywhere_is_found(folder, path):
 
 
 def test_headers_that_lie_are_refused(folder, path):
-    for header in (b"[]", b"{}", b'{"arrays": [{"dtype": "O", "shape": [1]}], "held": []}', b"\xff"):
+    arrays = (
+        '"O", "shape": [1]',
+        '"f4,(", "shape": [1]',
+        '"u1", "shape": [Infinity]',
+        '"u1", "shape": [9, 0]',
+        '"V", "shape": [9]',
+    )
+    lies = [f'{{"arrays": [{{"dtype": {array}}}], "held": []}}'.encode() for array in arrays]
+    for header in (b"[]", b"{}", b"\xff", *lies):
         path.write_bytes(b"edge cache 1\n" + bytes(32) + len(header).to_bytes(8, "little") + header + b"x" * 8)
         with open_bundle(folder) as model, pytest.raises(InputError, match="cut short or damaged"):
+            kept.restore(model, path)
+
+
+@pytest.mark.parametrize("arrays", [[], ["text"], [3.5]])
+def test_what_no_session_keeps_is_refused(folder, path, monkeypatch, arrays):
+    monkeypatch.setattr(echo.EchoSession, "keep", lambda self: [np.array(a) for a in arrays])
+    with open_bundle(folder) as model:
+        answer(model, FIRST)
+        assert kept.keep(model, path)
+        with pytest.raises(InputError, match="is not what the model keeps"):
             kept.restore(model, path)
 
 

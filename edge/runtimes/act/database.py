@@ -58,6 +58,8 @@ class Database:
             yield
         except sqlite3.DatabaseError as err:
             raise _said(err, self.path, self._what) from err
+        except UnicodeEncodeError as err:
+            raise InputError(f"{self._what} keeps text, and that is none: it has half a character in it") from err
 
 
 def opened(path: Path, tables: str, what: str) -> Database:

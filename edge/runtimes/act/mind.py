@@ -94,6 +94,7 @@ class Mind:
         Raises `OutOfBudget` and `Stopped` while it plans, when nothing was done yet; later it ends with the step
         that runs, and the report says so.
         """
+        request = request.encode("utf-8", "replace").decode()  # half a character is no text, and cannot be kept
         report = Report(request)
         self.hands.anew()  # the plan is made from these words alone, whatever was shown before
         budget = self._budget()

@@ -5,6 +5,7 @@ Their words can fill an argument of a plan, and are shown in an answer. They are
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ class Given:
 
 def of_file(path: Path) -> Given:
     """The words of a text file. Raises `UsageError` when there is none, `InputError` when it is no text or too long."""
-    path = path.expanduser()
+    path = Path(os.path.expanduser(path))
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
     if path.stat().st_size > _LIMIT_BYTES:
@@ -48,7 +49,7 @@ def of_picture(path: Path, model: Model) -> Given:
             f"{model.bundle.name} does not see pictures",
             hint="act with the export of a model that sees and calls tools",
         )
-    content = [{"type": "image", "path": str(path.expanduser().absolute())}, {"type": "text", "text": _LOOKING}]
+    content = [{"type": "image", "path": os.path.abspath(os.path.expanduser(path))}, {"type": "text", "text": _LOOKING}]
     said = "".join(p.text for p in model.generate([{"role": "user", "content": content}], Sampling(max_tokens=96)))
     return Given("picture", path.name, words.for_model(said.strip()))
 

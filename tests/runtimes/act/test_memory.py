@@ -24,6 +24,12 @@ def test_what_was_remembered_is_found_by_its_words(memory):
     assert memory.recall('" OR x NEAR( * birthday')[0].text.startswith("Anna")
 
 
+def test_half_a_character_is_not_kept(memory):
+    with pytest.raises(InputError, match="the memory keeps text, and that is none: it has half a character in it"):
+        memory.remember("a \udcff")
+    assert memory.list() == []
+
+
 def test_the_same_words_are_kept_once(memory):
     assert memory.remember("a b") == memory.remember(" a b ") != memory.remember("a b", origin="file")
     assert len(memory.list()) == 2
