@@ -127,6 +127,10 @@ def _called(args: argparse.Namespace, made: Manifest) -> int:
         raise UsageError(f"the arguments are no JSON: {err}", hint="""for example '{"room": "hall"}'""") from err
     if not isinstance(arguments, dict):
         raise UsageError("the arguments must be a JSON object", hint="""for example '{"room": "hall"}'""")
+    if name not in made.tools:
+        raise UsageError(
+            f"there is no tool {name!r} in {' '.join(args.tools)}", hint=f"there are: {', '.join(made.tools)}"
+        )
     with Hands(made, Policy(frozenset(args.yes_to), dry_run=args.dry_run), ask=at_terminal()) as hands:
         outcome = hands.perform(ToolCall(name, arguments), origin="user")
     if args.json:

@@ -67,6 +67,10 @@ def test_a_call_is_made_like_those_of_a_model(edge, tmp_path):
         (("files", "--log", "1"), "a manifest, --server and --log exclude each other"),
         (("--call", "x", "{}"), "--call needs a manifest"),
         (("files", "--dry-run"), "--dry-run and --yes-to need --call"),
+        (
+            ("files", "--call", "readfile", "{}"),
+            "there is no tool 'readfile' in files\n  there are: list_files, read_file",
+        ),
         (("files", "--call", "read_file", "{"), "the arguments are no JSON"),
         (("files", "--call", "read_file", "[]"), "the arguments must be a JSON object"),
         (("files", "--call", "read_file", "{}", "--yes-to", "write"), "only reading can be allowed beforehand"),

@@ -65,7 +65,10 @@ class Audit:
                 before = line  # it was cut off when the power went
                 continue
             if not isinstance(record, dict) or record.get("after") != _hash(before):
-                raise InputError(f"{self.path} was changed: line {number} does not follow the one before it")
+                raise InputError(
+                    f"{self.path} was changed: line {number} does not follow the one before it",
+                    hint="what stands before it is as it was written; move the file away, and a new one is begun",
+                )
             records.append(record)
             before = line
         return records
