@@ -99,7 +99,9 @@ def kin(request: str, functions: Sequence[Mapping[str, Any]], name: str, *, near
     names = [set(_words(f.get("function", f)["name"])) for f in functions]
     at = next(n for n, f in enumerate(functions) if f.get("function", f)["name"] == name)
     shared = names[at] & set(_words(request))
-    found = [n for n in range(len(functions)) if n != at and (weights[n] >= near * weights[at] or names[n] & shared)]
+    bound = near * weights[at]
+    fits = [weight > 0 and weight >= bound for weight in weights]
+    found = [n for n in range(len(functions)) if n != at and (fits[n] or names[n] & shared)]
     return sorted(found, key=lambda n: (-weights[n], n))
 
 

@@ -58,6 +58,12 @@ def test_the_likeliest_tools_come_first_and_none_is_left_out() -> None:
     assert ranked("cancel my meeting")[0] == "delete_event"
     assert ranked("show me the meetings of today")[0] == "list_events"
     assert ranked("hallway lights off")[0] == "set_light"
+
+    def kin(request: str, name: str) -> list[str]:
+        return [named[n][0] for n in candidates.kin(request, functions, name, near=0.8)]
+
+    assert kin("which meetings are there", "add_note") == ["list_events", "delete_event"]
+    assert kin("xyz", "add_note") == []
     assert ranked('note "cancel my meeting"')[0] == "add_note"
     assert ranked("notes")[0] == "add_note"
     assert ranked("the meeting can be deleted")[0] == "delete_event"
