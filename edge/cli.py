@@ -20,7 +20,7 @@ _EXIT_CODES = """exit codes:
   0  done
   1  failed
   2  the command line makes no sense
-  3  the quality gate is not met; nothing was published
+  3  the quality gate or the budget is not met; nothing was published
   4  the device cannot be reached, or is unfit
 """
 

@@ -4,6 +4,7 @@ EdgeError            1  failed
 |- UsageError        2  the command line or a recipe makes no sense
 |- InputError        1  a model file, a bundle or a template is damaged or hostile
 |- GateError         3  the export does not behave like its source
+|- BudgetError       3  nothing fits what was asked for
 |- DeviceError       4  the device cannot be reached, or is unfit
 `- MissingError      1  a library that this step needs is not installed
 """
@@ -46,6 +47,12 @@ class InputError(EdgeError):
 
 class GateError(EdgeError):
     """The export does not behave like its source closely enough; nothing was published."""
+
+    exit_code = 3
+
+
+class BudgetError(EdgeError):
+    """Nothing that can be made fits the budget; nothing was published."""
 
     exit_code = 3
 

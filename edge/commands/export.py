@@ -5,6 +5,10 @@ built-in model smollm2. Each format becomes one bundle: a folder below -o that o
 programs can use as it is. It is compared with its source on the runtime that ships;
 one that does not behave like its source is not published (exit code 3).
 
+With a budget (--max-size and what stands beside it) the bits of each matrix are planned
+instead: what errs least of all that fits. Nothing that fits is exit code 3, with what
+comes closest.
+
 Finished stages are kept, so an export that was stopped goes on where it was.
 On a terminal it shows what it does; piped, it prints the bundles' folders alone.
 
@@ -18,6 +22,9 @@ examples:
   edge export smollm2 --distill english-chat --quant 8bit
   edge export ./my-model --format onnx --exporter optimum
   edge export smollm2 --format gguf,onnx --quant 8bit --context 8192 --kv 8bit
+  edge export smollm2 --max-size 100MB
+  edge export smollm2 --format auto --device pi4 --max-memory 600MB --min-tokens-per-second 10
+  edge export smollm2 --min-agreement 0.93 --dry-run --plot front.html
 """
 
 from __future__ import annotations
@@ -27,9 +34,13 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from edge.commands import _budget
 from edge.find import names
+
+if TYPE_CHECKING:
+    from edge.export.planner.run import Plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,11 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         default="gguf",
         metavar="F[,F...]",
-        help=f"formats to make, of: {', '.join(formats)}, or all (default: gguf)",
+        help=f"formats to make, of: {', '.join(formats)}, all, or auto (default: gguf)",
     )
     parser.add_argument(
         "--quant",
-        default="4bit",
         metavar="Q",
         help="16bit, 8bit, 6bit, 5bit, 4bit, ... or a format's own name such as q4_k_m or int4 (default: 4bit)",
     )
@@ -74,7 +84,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-calibration", action="store_true", help="quantize without looking at any text")
     parser.add_argument("--held-out", type=Path, metavar="FILE", help="text to judge by (default: our own)")
     parser.add_argument("--time-limit", type=float, metavar="MIN", help="refuse what will take longer than this")
-    parser.add_argument("--dry-run", action="store_true", help="say what it would take, and stop")
+    _budget.add_arguments(parser)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what it would take, or with a budget what would be made, and stop"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
 
@@ -91,9 +104,14 @@ def run(args: argparse.Namespace) -> int:
     from edge.commands import _progress
     from edge.export import pipeline
 
-    formats = names("edge.export.formats") if args.format == "all" else tuple(args.format.split(","))
-    if args.dry_run:
-        return _plan(args, formats)
+    whole = args.format in {"all", _budget.AUTO}
+    formats = names("edge.export.formats") if whole else tuple(args.format.split(","))
+    plans: list[Plan] = []
+    planned = _budget.asked(args)
+    args.quant = args.quant or "4bit"
+    if args.dry_run and not planned:
+        return _need(args, formats)
+    make = _budget.maker(args, plans) if planned else None
     with _progress.shown(quiet=args.quiet) as progress:
         done = pipeline.export(
             args.source,
@@ -112,12 +130,16 @@ def run(args: argparse.Namespace) -> int:
             distill=args.distill,
             exporter=args.exporter,
             kv=args.kv,
+            make=make,
             replace_existing=args.replace,
             time_limit_s=None if args.time_limit is None else 60 * args.time_limit,
             progress=progress,
         )
-    if args.json:
+    if planned:
+        _budget.show(args, plans)
+    if args.json and done:
         print(json.dumps({"bundles": [pipeline.to_record(d) for d in done]}, indent=2))
+    if args.json or not done:
         return 0
     for one in done:
         if sys.stdout.isatty():
@@ -140,7 +162,7 @@ def _of_student(quality: Mapping[str, Any] | None) -> str:
     return "\n" + "".join(f"{name:<32}{value}\n" for name, value in rows(quality["distilled"]))
 
 
-def _plan(args: argparse.Namespace, formats: tuple[str, ...]) -> int:
+def _need(args: argparse.Namespace, formats: tuple[str, ...]) -> int:
     from edge.export import pipeline
 
     need = pipeline.estimate(

@@ -52,18 +52,18 @@ def run(args: argparse.Namespace) -> int:
     if args.threads is not None and args.threads < 1:
         raise UsageError(f"cannot run on {args.threads} threads")
     device = None if args.device == HERE else profiles.read(args.device)
-    measured, busy = _measured(args.threads) if device is None else ({}, 0.0)
+    here, busy = measured(args.threads) if device is None else ({}, 0.0)
     rows = []
     for folder, bundle in found:
         length = args.context or bundle.context_length
         rows.append(
-            (bundle, predict(folder, bundle, device, context_length=length, depth=min(_DEPTH, length - 1), **measured))
+            (bundle, predict(folder, bundle, device, context_length=length, depth=min(_DEPTH, length - 1), **here))
         )
     if args.json:
-        print(json.dumps({**measured, "predictions": [_record(*row) for row in rows]}, indent=1))
+        print(json.dumps({**here, "predictions": [_record(*row) for row in rows]}, indent=1))
         return 0
-    if measured:
-        print(f"memory is read at {measured['bandwidth'] / 1e9:.1f} GB/s here")
+    if here:
+        print(f"memory is read at {here['bandwidth'] / 1e9:.1f} GB/s here")
     print(_table(rows))
     if busy > _BUSY:
         print(f"edge: other programs use {100 * busy:.0f} % of the processors: memory looks slower than it is, and "
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _measured(threads: int | None) -> tuple[dict[str, Any], float]:
+def measured(threads: int | None) -> tuple[dict[str, Any], float]:
     """This machine's memory: how fast it is read, and how much is free; and the share that others had meanwhile."""
     from edge import profile
     from edge.runtimes import noise

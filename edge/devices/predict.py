@@ -55,7 +55,17 @@ def predict(
     3. Of a device, they are what llama.cpp's decoders reach there, for other formats times what they reach beside
        it where both were measured.
     """
-    read = traffic.of(folder, bundle)
+    return expected(
+        bundle, traffic.of(folder, bundle), device,
+        bandwidth=bandwidth, available_bytes=available_bytes, context_length=context_length, depth=depth,
+    )  # fmt: skip
+
+
+def expected(
+    bundle: Bundle, read: Traffic | None, device: Known | None, *,
+    bandwidth: float | None = None, available_bytes: int | None = None, context_length: int, depth: int,
+) -> Prediction:  # fmt: skip
+    """The same for a bundle that is not there yet, of which it is known what one token will `read`."""
     memory = _memory(bundle, context_length)
     notes: list[str] = []
     if device is None:

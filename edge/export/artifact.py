@@ -74,6 +74,18 @@ class Quantization:
 
 
 @dataclass(frozen=True)
+class Planned:
+    """A quantization that was made for one model: `types` are a format's own words, by the parts it varies."""
+
+    kind: Quantization
+    types: Mapping[str, str]
+
+    def record(self) -> dict[str, Any]:
+        """What stands in the manifest, and is enough to judge the bundle by."""
+        return {**dataclasses.asdict(self.kind), "types": dict(self.types)}
+
+
+@dataclass(frozen=True)
 class Need:
     """What a conversion will take, said before it starts; `who` takes the memory, in words for who has too little."""
 
@@ -119,6 +131,14 @@ def restore(folder: Path) -> Artifact | None:
         Entry(**{**row, "source": tuple(row["source"]), "target": tuple(row["target"])}) for row in record["ledger"]
     )
     return Artifact(**record)
+
+
+def kind(module: Any, artifact: Artifact) -> Quantization:
+    """What an artifact is stored as: one of its format's quantizations, or one that was planned for it."""
+    planned = artifact.plan.get("planned")
+    if planned is None:
+        return module.QUANTIZATIONS[artifact.quantization]  # type: ignore[no-any-return]
+    return Quantization(**{f.name: planned[f.name] for f in dataclasses.fields(Quantization)})
 
 
 def portable(module: Any, family: str | None = None) -> dict[str, str]:

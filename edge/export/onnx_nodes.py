@@ -70,36 +70,39 @@ def quantize_embedding(graph: Graph, *, bits: int, block_size: int, pieces: Piec
     import numpy as np
     import onnx
 
-    for node in list(graph.nodes):
-        if node.op_type != "Gather" or node.input[0] not in graph.weights or node.input[1] != "input_ids":
-            continue
-        weight = node.input[0]
-        matrix = graph.weights[weight]
-        if f"{weight}.blocks" not in graph.weights:
-            _store(graph, weight, functools.partial(_rounded, matrix, bits, block_size), pieces)
-        n_rows, n_blocks = graph.weights[f"{weight}.scales"].shape
-        # The head reads (rows, blocks, bytes); the embedding wants (rows, bytes). A Reshape of a
-        # constant is folded when the model is loaded, without copying the blocks in the file.
-        shape = f"{weight}.rows"
-        graph.weights[shape] = np.array([n_rows, -1], np.int64)
-        flat = onnx.helper.make_node("Reshape", [f"{weight}.blocks", shape], [f"{weight}.flat"], name=f"{weight}.flat")
-        width = matrix.shape[1]
-        # Rows that do not fill their last block come back with its padding.
-        padded = n_blocks * block_size != width
-        result = node.output[0]
-        made = onnx.helper.make_node(
-            "GatherBlockQuantized",
-            [f"{weight}.flat", node.input[1], f"{weight}.scales", f"{weight}.zero_points"],
-            [f"{result}.padded" if padded else result],
-            name=node.name,
-            domain=_MICROSOFT,
-            bits=bits,
-            block_size=block_size,
-            gather_axis=0,
-            quantize_axis=1,
-        )
-        graph.replace([node], [flat, made, *(_cut(graph, f"{result}.padded", result, width) if padded else ())])
-        return
+    node, weight = embedding(graph)
+    matrix = graph.weights[weight]
+    if f"{weight}.blocks" not in graph.weights:
+        _store(graph, weight, functools.partial(_rounded, matrix, bits, block_size), pieces)
+    n_rows, n_blocks = graph.weights[f"{weight}.scales"].shape
+    # The head reads (rows, blocks, bytes); the embedding wants (rows, bytes). A Reshape of a
+    # constant is folded when the model is loaded, without copying the blocks in the file.
+    shape = f"{weight}.rows"
+    graph.weights[shape] = np.array([n_rows, -1], np.int64)
+    flat = onnx.helper.make_node("Reshape", [f"{weight}.blocks", shape], [f"{weight}.flat"], name=f"{weight}.flat")
+    width = matrix.shape[1]
+    # Rows that do not fill their last block come back with its padding.
+    padded = n_blocks * block_size != width
+    result = node.output[0]
+    made = onnx.helper.make_node(
+        "GatherBlockQuantized",
+        [f"{weight}.flat", node.input[1], f"{weight}.scales", f"{weight}.zero_points"],
+        [f"{result}.padded" if padded else result],
+        name=node.name,
+        domain=_MICROSOFT,
+        bits=bits,
+        block_size=block_size,
+        gather_axis=0,
+        quantize_axis=1,
+    )
+    graph.replace([node], [flat, made, *(_cut(graph, f"{result}.padded", result, width) if padded else ())])
+
+
+def embedding(graph: Graph) -> tuple[Any, str]:
+    """The node that looks tokens up, and its weight. Raises `EdgeError` for a graph without one."""
+    for node in graph.nodes:
+        if node.op_type == "Gather" and node.input[0] in graph.weights and node.input[1] == "input_ids":
+            return node, node.input[0]
     raise EdgeError("this graph has no token embedding that is looked up by input_ids")
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from edge.export.artifact import Quantization
+from edge.export.artifact import Planned, Quantization
 
 
 class Plan(NamedTuple):
     """Bits and block size of the matrices, and of the head that shares its blocks with the embedding.
 
-    `attention_bits` are those of the matrices of attention, where they differ.
+    `attention_bits` are those of the matrices of attention, where they differ; `each` has those of single matrices, by
+    the tensor that they come from.
     """
 
     bits: int
@@ -19,15 +21,19 @@ class Plan(NamedTuple):
     head_block: int
     method: str
     attention_bits: int = 0
+    each: Mapping[str, tuple[int, int]] = {}
 
     def at(self, source: str, is_head: bool) -> tuple[int, int]:
         """Bits and block size of the matrix that the tensor `source` is in."""
+        if source in self.each:
+            return self.each[source]
         if is_head:
             return self.head_bits, self.head_block
         return (self.attention_bits or self.bits) if ".self_attn." in source else self.bits, self.block
 
 
 PLANS: dict[str, Plan] = {}
+EXPERTS = "experts"  # what a plan calls all experts together: their operator has one width for each layer
 
 
 def table() -> dict[str, Quantization]:
@@ -53,6 +59,16 @@ def table() -> dict[str, Quantization]:
         for block in (32, 64, 128):
             add(f"int4-{method}-{block}", Plan(4, block, 4, block, method), f"{method}, blocks of {block}")
     return rows
+
+
+def planned(made: Planned, embedding: str) -> Plan:
+    """The plan of types such as "4/32" (bits and block) by source tensor; `embedding` is the token embedding's.
+
+    What is kept under "experts" holds for all of them.
+    """
+    each = {name: (int(kind.split("/")[0]), int(kind.split("/")[1])) for name, kind in made.types.items()}
+    head = each.get(embedding, (8, 32))
+    return Plan(*each.pop(EXPERTS, (8, 32)), *head, "gptq", each=each)
 
 
 def method(quantization: str, *, calibrated: bool) -> str:

@@ -43,6 +43,17 @@ def fill(folder: Path, artifact: Artifact, checkpoint: Checkpoint) -> None:
         _repeat_in_config(folder / "tokenizer_config.json", text)
 
 
+def beside_bytes(artifact: Artifact, checkpoint: Checkpoint) -> int:
+    """About what a bundle holds beside its weights: what `fill` would copy, and the artifact's own configuration."""
+    own = [name for name in artifact.files if name.endswith(".json")]
+    copied = [checkpoint.folder / name for name in _BESIDE if name not in own]
+    template = _template(checkpoint.folder) or ""
+    written = 2 * len(template.encode()) if not (checkpoint.folder / "chat_template.jinja").is_file() else 0
+    return written + sum(
+        path.stat().st_size for path in (*(artifact.folder / name for name in own), *copied) if path.is_file()
+    )
+
+
 def draft(
     folder: Path,
     name: str,

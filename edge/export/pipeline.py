@@ -9,7 +9,7 @@ that an export that was stopped goes on where it was, and a second one takes sec
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from edge import bundle
 from edge.bundle import Bundle
-from edge.errors import EdgeError, GateError, UsageError
+from edge.errors import BudgetError, EdgeError, GateError, UsageError
 from edge.export import artifact as artifacts
 from edge.export import attention, cache, families, pack, preflight
-from edge.export.artifact import Artifact, Need
+from edge.export.artifact import Artifact, Need, Planned, Quantization
 from edge.export.checkpoint import Checkpoint
 from edge.export.publish import publishing, refuse_existing
 from edge.export.source import open_source
@@ -29,6 +29,7 @@ from edge.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from edge.export.calibrate import Calibration
+    from edge.export.planner.run import Plan
     from edge.export.verify import Verdict
     from edge.export.vision.split import Split
 
@@ -41,20 +42,29 @@ _SHORT = {None: "", "8bit": "-kv8"}  # what a bundle's name says of its KV cache
 
 @dataclass(frozen=True)
 class Exported:
-    """One bundle that was published: where it lies, its manifest, and what the gate said."""
+    """One bundle that was published: where it lies, its manifest, what the gate said, and the plan it came from."""
 
     folder: Path
     bundle: Bundle
     verdict: Verdict | None
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True)
-class _Job:
-    """One format and quantization of one source."""
+class Job:
+    """One format and quantization of one source; `planned` is that of no name, with what it was planned for."""
 
     module: ModuleType
     format: str
     quantization: str
+    planned: Planned | None = None
+    budget: Mapping[str, Any] | None = None
+
+    @property
+    def kind(self) -> Quantization:
+        if self.planned is not None:
+            return self.planned.kind
+        return self.module.QUANTIZATIONS[self.quantization]  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,7 @@ class _Sight:
 
 
 @dataclass(frozen=True)
-class _Order:
+class Order:
     """What all jobs of one export have in common. `text` is what text models are made from: all of it, or a part."""
 
     checkpoint: Checkpoint
@@ -89,6 +99,10 @@ class _Order:
     made: dict[str, Any]
     exporter: str | None
     kv: str | None
+
+
+# What makes the bundles once everything is prepared for them.
+Maker = Callable[[Sequence[Job], Order, Progress], tuple[Exported, ...]]
 
 
 def export(
@@ -109,6 +123,7 @@ def export(
     name: str | None = None,
     exporter: str | None = None,
     kv: str | None = None,
+    make: Maker | None = None,
     replace_existing: bool = False,
     time_limit_s: float | None = None,
     progress: Progress | None = None,
@@ -124,7 +139,8 @@ def export(
     KV cache of half the memory or less. `keep_experts` leaves all but so many experts of each layer out, those that
     calibration uses least. `distill` is a recipe, by which a smaller student is made first: a TOML file
     or the name of one that ships; bundles are then compared with the student, and say how far that is from its
-    teacher. `gate=False` marks the bundles as unproven.
+    teacher. `gate=False` marks the bundles as unproven. `make` makes the bundles of what was prepared; with
+    `edge.export.within.within` they are planned for a budget, and `quantization` is not looked at.
 
     Every bundle that passes is published even when another fails. Raises `UsageError` for a
     request that makes no sense, `InputError` for damaged input, `EdgeError` when memory or
@@ -159,9 +175,9 @@ def export(
     text = sight.split.text if sight else checkpoint
     length = _context_length(text, context_length)
     attention.check_frequencies(text, length)
-    if not replace_existing:
+    if not replace_existing and make is None:
         for job in jobs:
-            refuse_existing(output / _bundle_name(name, job))
+            refuse_existing(output / bundle_name(name, job))
     preflight.check(_need(checkpoint, jobs, gate, calibrate), output, time_limit_s=time_limit_s)
     for job in jobs if calibrate else ():
         _refuse_calibration(checkpoint, job)
@@ -169,7 +185,7 @@ def export(
     if keep_experts is not None:
         checkpoint, fewer = _with_fewer_experts(checkpoint, keep_experts, texts, progress)
         text, made = checkpoint, {"experts_kept": fewer}
-    order = _Order(
+    order = Order(
         checkpoint=checkpoint,
         text=text,
         sight=sight,
@@ -185,16 +201,21 @@ def export(
         exporter=exporter,
         kv=kv,
     )
+    return (make or _each)(jobs, order, progress)
+
+
+def each(jobs: Iterable[Job], one: Callable[[Job], Exported]) -> tuple[Exported, ...]:
+    """`one` of each job; what fails does not keep the others from being published, and is raised in the end."""
     done: list[Exported] = []
-    failed: list[GateError] = []
+    failed: list[EdgeError] = []
     for job in jobs:
         try:
-            done.append(_one(job, order, progress))
-        except GateError as err:
+            done.append(one(job))
+        except (GateError, BudgetError) as err:
             failed.append(err)
     if failed:
         published = [f"published: {d.folder}" for d in done]
-        raise GateError(
+        raise type(failed[0])(
             "\n".join([err.message for err in failed] + published), hint="\n  ".join(err.hint or "" for err in failed)
         )
     return tuple(done)
@@ -228,9 +249,9 @@ def _recipe(distill: str | Path | None, keep_experts: int | None) -> Any:
     return recipe.read(distill)
 
 
-def _need(checkpoint: Checkpoint, jobs: Sequence[_Job], gate: bool, calibrate: bool) -> Need:
+def _need(checkpoint: Checkpoint, jobs: Sequence[Job], gate: bool, calibrate: bool) -> Need:
     needs = [preflight.gate_need(checkpoint)] if gate else []
-    if calibrate and any(job.module.QUANTIZATIONS[job.quantization].calibrated for job in jobs):
+    if calibrate and any(job.kind.calibrated for job in jobs):
         needs.append(preflight.calibration_need(checkpoint))
     needs += [job.module.estimate(checkpoint, job.quantization, calibrated=calibrate) for job in jobs]
     if checkpoint.family == "vlm":
@@ -242,36 +263,19 @@ def _need(checkpoint: Checkpoint, jobs: Sequence[_Job], gate: bool, calibrate: b
     return preflight.total(needs)
 
 
-def _one(job: _Job, order: _Order, progress: Progress) -> Exported:
+def _each(jobs: Sequence[Job], order: Order, progress: Progress) -> tuple[Exported, ...]:
+    """A bundle of each job."""
+    return each(jobs, lambda job: _one(job, order, progress))
+
+
+def _one(job: Job, order: Order, progress: Progress) -> Exported:
     """All stages for one job; with `or_better`, for one after the other until the gate is met."""
     while True:
-        progress.say(f"{job.format} {job.quantization}")
-        artifact = _convert(job, order, progress)
-        for warning in artifact.warnings:
-            progress.say(f"note: {warning}")
-        target = order.output / _bundle_name(order.name, job)
-        with publishing(target, replace=order.replace_existing) as folder:
-            progress.start("packing")
-            pack.fill(folder, artifact, order.checkpoint)
-            draft = pack.draft(
-                folder,
-                order.name,
-                artifact,
-                order.checkpoint,
-                kv_element_bytes=_element_bytes(job, artifact),
-                text=order.text,
-            )
-            for packing in order.also:
-                if job.format == packing.FORMAT:
-                    packing.write(folder, draft, order.checkpoint.config)
-                    draft = replace(draft, files=bundle.list_files(folder))
-            verdict = _verify(folder, draft, artifact, order, progress) if order.gate else None
-            if verdict is not None and order.made:
-                verdict = replace(verdict, record={**verdict.record, **order.made})
-            if verdict is None or verdict.passed:
-                proven = draft if verdict is None else _proven(draft, verdict)
-                bundle.write(proven, folder)
-                return Exported(target, proven, verdict)
+        made = attempt(job, order, progress)
+        if made.exported is not None:
+            return made.exported
+        verdict = made.verdict
+        assert verdict is not None
         better = next((q for q in verdict.suggestions if q in job.module.QUANTIZATIONS), None)
         if better is None or not order.or_better:
             raise GateError(
@@ -281,36 +285,96 @@ def _one(job: _Job, order: _Order, progress: Progress) -> Exported:
         job = replace(job, quantization=better)
 
 
-def _convert(job: _Job, order: _Order, progress: Progress) -> Artifact:
-    """The quantized artifact, from the cache or made now; with its vision part, if the model sees."""
-    checkpoint, context_length, calibration = order.text, order.context_length, order.texts.calibration
-    common = {
-        "checkpoint": checkpoint.id,
+@dataclass(frozen=True)
+class Attempt:
+    """What came of one job: the manifest, the gate's verdict if it was asked, what was `refused`, and the bundle."""
+
+    draft: Bundle
+    verdict: Verdict | None
+    refused: tuple[str, ...]
+    exported: Exported | None
+
+
+def attempt(
+    job: Job, order: Order, progress: Progress,
+    refuse: Callable[[Bundle, Verdict | None], Sequence[str]] = lambda draft, verdict: (),
+) -> Attempt:  # fmt: skip
+    """All stages for one job. What does not pass the gate, or what `refuse` has a word against, is not published.
+
+    `refuse` is asked before the gate, which takes its time, and after it.
+    """
+    progress.say(f"{job.format} {job.quantization}")
+    artifact = _convert(job, order, progress)
+    for warning in artifact.warnings:
+        progress.say(f"note: {warning}")
+    target = order.output / bundle_name(order.name, job)
+    with publishing(target, replace=order.replace_existing) as folder:
+        progress.start("packing")
+        pack.fill(folder, artifact, order.checkpoint)
+        draft = pack.draft(
+            folder, order.name, artifact, order.checkpoint, kv_element_bytes=_element_bytes(job, artifact),
+            text=order.text,
+        )  # fmt: skip
+        for packing in order.also:
+            if job.format == packing.FORMAT:
+                packing.write(folder, draft, order.checkpoint.config)
+                draft = replace(draft, files=bundle.list_files(folder))
+        if wrong := tuple(refuse(draft, None)):
+            return Attempt(draft, None, wrong, None)
+        verdict = _verify(folder, draft, artifact, order, progress) if order.gate else None
+        if verdict is not None and order.made:
+            verdict = replace(verdict, record={**verdict.record, **order.made})
+        if wrong := tuple(refuse(draft, verdict)):
+            return Attempt(draft, verdict, wrong, None)
+        if verdict is not None and not verdict.passed:
+            return Attempt(draft, verdict, (), None)
+        proven = draft if verdict is None else _proven(draft, verdict)
+        bundle.write(proven, folder)
+    return Attempt(proven, verdict, (), Exported(target, proven, verdict))
+
+
+def full(job: Job, order: Order, progress: Progress) -> Artifact:
+    """The artifact in full precision, from the cache or made now."""
+    asked = {} if order.exporter is None else {"exporter": order.exporter}
+    return _stage(
+        f"{job.format}-full",
+        cache.key(**_common(job, order)),
+        lambda folder: job.module.convert(
+            order.text, folder, context_length=order.context_length, progress=progress, **asked
+        ),
+    )
+
+
+def _common(job: Job, order: Order) -> dict[str, Any]:
+    """What all stages of a format depend on."""
+    asked = {} if order.exporter is None else {"exporter": order.exporter}
+    return {
+        "checkpoint": order.text.id,
         "format": job.format,
         "code": cache.code_of(job.module.__name__),
         "libraries": cache.libraries(),
-        "context_length": context_length,
-    }
-    asked = {} if order.exporter is None else {"exporter": order.exporter}
-    common |= asked
-    chosen = job.module.QUANTIZATIONS[job.quantization]
-    used = calibration if chosen.calibrated else None
+        "context_length": order.context_length,
+    } | asked
 
-    def full() -> Artifact:
-        return _stage(
-            f"{job.format}-full",
-            cache.key(**common),
-            lambda folder: job.module.convert(
-                checkpoint, folder, context_length=context_length, progress=progress, **asked
-            ),
-        )
 
-    key = cache.key(**common, quantization=job.quantization, calibration=used.sha256 if used else None)
+def _convert(job: Job, order: Order, progress: Progress) -> Artifact:
+    """The quantized artifact, from the cache or made now; with its vision part, if the model sees."""
+    checkpoint, calibration = order.text, order.texts.calibration
+    used = calibration if job.kind.calibrated else None
+    planned = {} if job.planned is None else {"planned": job.planned}
+
+    def whole() -> Artifact:
+        return full(job, order, progress)
+
+    key = cache.key(
+        **_common(job, order), quantization=job.quantization, calibration=used.sha256 if used else None,
+        **{name: plan.record() for name, plan in planned.items()},
+    )  # fmt: skip
     made = _stage(
         f"{job.format}-quantized",
         key,
         lambda folder: job.module.quantize(
-            full(), checkpoint, job.quantization, folder, calibration=used, progress=progress
+            whole(), checkpoint, job.quantization, folder, calibration=used, progress=progress, **planned
         ),
     )
     if order.kv is not None:
@@ -323,17 +387,19 @@ def _convert(job: _Job, order: _Order, progress: Progress) -> Artifact:
             f"{job.format}-narrow",
             key,
             lambda folder: job.module.narrow_cache(
-                wide, full, checkpoint, folder, calibration=calibration, progress=progress
+                wide, whole, checkpoint, folder, calibration=calibration, progress=progress
             ),
         )
+    if job.budget is not None:
+        made = replace(made, plan={**made.plan, "budget": dict(job.budget)})
     return _join(job, order, order.sight, made, key, progress) if order.sight else made
 
 
-def _join(job: _Job, order: _Order, sight: _Sight, text: Artifact, text_key: str, progress: Progress) -> Artifact:
+def _join(job: Job, order: Order, sight: _Sight, text: Artifact, text_key: str, progress: Progress) -> Artifact:
     """The text part and the vision part as one. The vision part keeps 32 bits, or 16 when the text part has fewer."""
     module = load(_SEEING, job.format)
     checkpoint, split, rule = order.checkpoint, sight.split, sight.rule
-    half = job.module.QUANTIZATIONS[job.quantization].bits < 32
+    half = job.kind.bits < 32
     common = {"checkpoint": checkpoint.id, "rule": rule, "code": cache.code_of(module.__name__), "half": half}
 
     def vision() -> Artifact:
@@ -407,7 +473,7 @@ def _texts(checkpoint: Checkpoint, calibration: Path | None, held_out: Path | No
     return _Texts(chosen, judged)
 
 
-def _verify(folder: Path, draft: Bundle, artifact: Artifact, order: _Order, progress: Progress) -> Verdict:
+def _verify(folder: Path, draft: Bundle, artifact: Artifact, order: Order, progress: Progress) -> Verdict:
     """The gate's verdict; the one on the very same bytes, code and text is remembered."""
     from edge.export import verify as gate
 
@@ -435,17 +501,17 @@ def _proven(draft: Bundle, verdict: Verdict) -> Bundle:
     return replace(draft, proven=True, quality=verdict.record, selftest=verdict.selftest)
 
 
-def _job(format_name: str, quantization: str, family: str | None = None) -> _Job:
+def _job(format_name: str, quantization: str, family: str | None = None) -> Job:
     module = load(_FORMATS, format_name)
     known_as = artifacts.portable(module, family)
     own = known_as.get(quantization, quantization)
     if own not in module.QUANTIZATIONS:
         known = ", ".join([*known_as, *module.QUANTIZATIONS])
         raise UsageError(f"{format_name} has no quantization {quantization!r}", hint=f"there are: {known}")
-    return _Job(module, format_name, own)
+    return Job(module, format_name, own)
 
 
-def _check_exporter(exporter: str | None, jobs: Sequence[_Job]) -> None:
+def _check_exporter(exporter: str | None, jobs: Sequence[Job]) -> None:
     for job in jobs if exporter is not None else ():
         known = getattr(job.module, "EXPORTERS", ())
         if exporter not in known:
@@ -455,7 +521,7 @@ def _check_exporter(exporter: str | None, jobs: Sequence[_Job]) -> None:
             )
 
 
-def _check_cache(kv: str | None, jobs: Sequence[_Job]) -> None:
+def _check_cache(kv: str | None, jobs: Sequence[Job]) -> None:
     if kv not in _SHORT:
         raise UsageError(f"there is no KV cache of {kv!r}", hint="there is: 8bit")
     for job in jobs if kv is not None else ():
@@ -466,13 +532,13 @@ def _check_cache(kv: str | None, jobs: Sequence[_Job]) -> None:
             )
 
 
-def _element_bytes(job: _Job, artifact: Artifact) -> float:
+def _element_bytes(job: Job, artifact: Artifact) -> float:
     """Of an element of the KV cache."""
     narrow = artifact.plan.get("kv_cache")
     return float(narrow["element_bytes"]) if narrow else job.module.kv_element_bytes(artifact.quantization)
 
 
-def _refuse_calibration(checkpoint: Checkpoint, job: _Job) -> None:
+def _refuse_calibration(checkpoint: Checkpoint, job: Job) -> None:
     """Raise `UsageError` for a calibration that goes over a matrix again and again, of a source read from disk."""
     carried = getattr(job.module, "carries_errors", lambda quantization: False)(job.quantization)
     if carried and not preflight.holds_source(checkpoint):
@@ -491,7 +557,7 @@ def _unique(formats: Iterable[str]) -> tuple[str, ...]:
     return chosen
 
 
-def _packings(also: Sequence[str], jobs: Sequence[_Job]) -> tuple[ModuleType, ...]:
+def _packings(also: Sequence[str], jobs: Sequence[Job]) -> tuple[ModuleType, ...]:
     found = tuple(load(_PACKINGS, name) for name in dict.fromkeys(also))
     for name, module in zip(dict.fromkeys(also), found, strict=True):
         if module.FORMAT not in {job.format for job in jobs}:
@@ -511,7 +577,19 @@ def _name(name: str) -> str:
     return name
 
 
-def _bundle_name(name: str, job: _Job) -> str:
+def measured_on(order: Order) -> Calibration:
+    """The text that sensitivities are measured on: that of calibration, also where nothing is calibrated with it."""
+    if order.texts.calibration is not None:
+        return order.texts.calibration
+    from edge.export import calibrate
+    from edge.runtimes.chat_template import ChatTemplate
+    from edge.runtimes.tokenizer import Tokenizer
+
+    folder = order.text.folder
+    return calibrate.default_calibration(Tokenizer.load(folder), ChatTemplate.load(folder))
+
+
+def bundle_name(name: str, job: Job) -> str:
     return f"{name}-{job.format}-{job.quantization}"
 
 
@@ -524,7 +602,7 @@ def _context_length(checkpoint: Checkpoint, asked: int | None) -> int:
     return asked
 
 
-def _failure(job: _Job, verdict: Verdict) -> str:
+def _failure(job: Job, verdict: Verdict) -> str:
     return f"{job.format} {job.quantization} does not behave like its source: " + "; ".join(verdict.failures)
 
 
@@ -544,4 +622,5 @@ def to_record(done: Exported) -> dict[str, Any]:
         "size_bytes": done.bundle.size_bytes,
         "proven": done.bundle.proven,
         "quality": done.bundle.quality,
+        **({"plan": done.plan.record()} if done.plan else {}),
     }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge.bundle import Bundle
 from edge.errors import EdgeError
+from edge.export import artifact as artifacts
 from edge.export import experts, streamed
 from edge.export.artifact import Artifact, Quantization, portable
 from edge.export.calibrate import Calibration
@@ -84,7 +85,7 @@ def verify(
     """
     progress = progress or Silent()
     module = load("edge.export.formats", artifact.format)
-    asked: Quantization = module.QUANTIZATIONS[artifact.quantization]
+    asked = artifacts.kind(module, artifact)
     # A cache of 8 bits is no more exact than weights of 8 bits are.
     class_bits = min(asked.bits, 8) if "kv_cache" in draft.plan else asked.bits
     bound = limits(class_bits, checkpoint.n_parameters)
@@ -116,7 +117,7 @@ def verify(
         passed=not failures,
         record=record,
         failures=tuple(failures),
-        suggestions=_better(module, artifact.quantization, checkpoint.family) if failures else (),
+        suggestions=_better(module, asked, checkpoint.family) if failures else (),
         selftest=selftest,
     )
 
@@ -346,14 +347,14 @@ def _worst_tensor(module: Any, checkpoint: Checkpoint, artifact: Artifact) -> di
     return {"tensor": name, "error": error} if name else None
 
 
-def _better(module: Any, quantization: str, family: str) -> tuple[str, ...]:
+def _better(module: Any, tried: Quantization, family: str) -> tuple[str, ...]:
     """Quantizations of the same format: as many bits, calibrated and before it in the table; then those with more.
 
     Of both kinds the smallest first. Tables have the most exact first among those of as many bits.
     """
-    tried = module.QUANTIZATIONS[quantization]
     have = tried.bits_per_weight
-    before = list(module.QUANTIZATIONS.values())[: list(module.QUANTIZATIONS).index(quantization)]
+    known = list(module.QUANTIZATIONS)
+    before = list(module.QUANTIZATIONS.values())[: known.index(tried.name) if tried.name in known else 0]
     calibrated = [q for q in before if q.calibrated and q.bits == tried.bits]
     usual = [module.QUANTIZATIONS[name] for name in portable(module, family).values()]
     more = sorted(

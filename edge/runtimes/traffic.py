@@ -58,7 +58,7 @@ def of(folder: Path, bundle: Bundle) -> Traffic | None:
     if not weights:
         return None
     tied = not any(_HEAD.search(w.name) for w in weights)
-    share = _chosen_share(folder)
+    share = chosen_share(_config(folder))
     by_type: dict[str, float] = {}
     left_out = {"embedding": 0.0, "experts": 0.0, "tables": 0.0}
     for weight in weights:
@@ -85,15 +85,19 @@ def of(folder: Path, bundle: Bundle) -> Traffic | None:
     )
 
 
-def _chosen_share(folder: Path) -> float:
-    """Experts that one token uses, of all that a layer has; 1 for a model without experts."""
+def _config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return 1.0
-    text = config.get("text_config") if isinstance(config, dict) else None
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def chosen_share(config: Mapping[str, Any]) -> float:
+    """Experts that one token uses, of all that a layer has; 1 for a model without experts."""
+    text = config.get("text_config")
     config = text if isinstance(text, dict) else config
-    used = config.get("num_experts_per_tok") if isinstance(config, dict) else None
+    used = config.get("num_experts_per_tok")
     there = next(
         (config[key] for key in ("num_local_experts", "num_experts", "n_routed_experts") if config.get(key)), None
     ) if used else None  # fmt: skip

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import EdgeError, UsageError, require
-from edge.export.artifact import Artifact, Entry, Need, Quantization, link
+from edge.export.artifact import Artifact, Entry, Need, Planned, Quantization, link
 from edge.export.checkpoint import Checkpoint
 from edge.export.pack import head_width
 from edge.progress import Progress, Silent
@@ -65,8 +65,11 @@ PORTABLE: dict[str, str] = {
 _ROWS_BYTES = 256 << 20  # rows of one tensor in memory at once while quantizing; llama.cpp's default is 8 GiB
 _LARGE_PARAMETERS = 2_000_000_000
 _TORCH_BYTES = 700 << 20  # the converter's process before it has read a tensor
+_CHOSEN = re.compile(r"^\[ *\d+/ *\d+\] (\S+) .*,\s*size = .*MiB -> .*\((\w+)\)$", re.MULTILINE)
 _FALLBACK = re.compile(r"(\S+)\s+- ncols +(\d+) not divisible by +(\d+) \(required for type +(\S+)\)")
 _CACHE_BLOCK = 32
+# What a file whose tensors have types of their own says that it is, by the bits that the gate holds it to.
+_USUAL = {16: "q8_0", 8: "q8_0", 6: "q6_k", 5: "q5_k_m", 4: "q4_k_m", 3: "q3_k_m", 2: "q2_k"}
 _NEEDS_IMATRIX = frozenset({"iq2_m"})
 # Model types for which the pinned llama.cpp hides what lies outside a layer's window; for others it shows everything.
 _WINDOWED = frozenset({"gemma2", "gemma3", "gemma3_text"})
@@ -144,15 +147,16 @@ def quantize(
     folder: Path,
     *,
     calibration: Calibration | None,
+    planned: Planned | None = None,
     progress: Progress | None = None,
 ) -> Artifact:
-    """Write `model.gguf` of another `quantization` into `folder`.
+    """Write `model.gguf` of another `quantization` into `folder`, or as it was `planned`, with a type for each tensor.
 
     With `calibration`, types of 6 bits and fewer weigh each column by the mean square of what
     it is multiplied with (an importance matrix). Raises `EdgeError` when llama.cpp refuses, or
     when the result is no smaller than half precision although it should be.
     """
-    kind = _kind(quantization)
+    kind = planned.kind if planned else _kind(quantization)
     progress = progress or Silent()
     path = Path(folder) / artifact.model_file
     if quantization == artifact.quantization:
@@ -174,7 +178,9 @@ def quantize(
         importance = _by_target(artifact.ledger, statistics) | _of_experts(checkpoint, statistics)
         routed, starved = expert_use.report(expert_use.tokens(statistics, checkpoint))
     progress.start(f"quantizing to {quantization}", len(artifact.ledger))
-    log = _run_quantizer(artifact.path, path, quantization, importance, progress)
+    types = planned.types if planned else {}
+    usual = _USUAL[kind.bits] if planned else quantization
+    log = _run_quantizer(artifact.path, path, usual, importance, progress, types)
     plan: dict[str, Any] = (
         {"importance_matrix": {"matrices": len(importance), "calibration": calibration.sha256}}
         if calibration and importance
@@ -182,6 +188,8 @@ def quantize(
     )
     if routed:
         plan["experts"] = routed
+    if planned:
+        plan["planned"] = planned.record()
     made = replace(
         artifact,
         folder=Path(folder),
@@ -215,6 +223,12 @@ def narrow_cache(
         link(artifact.folder / name, Path(folder) / name)
     plan = {**artifact.plan, "kv_cache": {"type": "q8_0", "element_bytes": (_CACHE_BLOCK + 2) / _CACHE_BLOCK}}
     return replace(artifact, folder=Path(folder), plan=plan)
+
+
+def types_of(full: Artifact, quantization: str) -> dict[str, str]:
+    """The type that llama.cpp would give each tensor that it would quantize; nothing is written."""
+    log = _run_quantizer(full.path, full.path.with_suffix(".none"), quantization, {}, Silent(), dry_run=True)
+    return dict(_CHOSEN.findall(re.sub(r", *\n+size", ", size", log)))
 
 
 def inspect(path: Path) -> dict[str, Any]:
@@ -373,9 +387,10 @@ def _of_experts(checkpoint: Checkpoint, statistics: Mapping[str, np.ndarray]) ->
 
 
 def _run_quantizer(
-    source: Path, target: Path, quantization: str, importance: Mapping[str, np.ndarray], progress: Progress
-) -> str:
-    """Call `llama_model_quantize`; its log. Leaves no file behind when it fails."""
+    source: Path, target: Path, quantization: str, importance: Mapping[str, np.ndarray], progress: Progress,
+    types: Mapping[str, str] | None = None, *, dry_run: bool = False,
+) -> str:  # fmt: skip
+    """Call `llama_model_quantize`, with `types` for some tensors; its log. Leaves no file behind when it fails."""
     import llama_cpp
     import numpy as np
 
@@ -394,6 +409,14 @@ def _run_quantizer(
             slot.name, slot.size = name.encode(), values.size
             slot.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
         params.imatrix = ctypes.cast(table, ctypes.POINTER(item))
+    params.dry_run = dry_run
+    if types:
+        override = llama_cpp.llama_model_tensor_override
+        overrides = (override * (len(types) + 1))()
+        for place, (name, kind) in zip(overrides, types.items(), strict=False):
+            place.pattern = f"^{re.escape(name)}$".encode()
+            place.type = getattr(llama_cpp, f"GGML_TYPE_{kind}")
+        params.tt_overrides = ctypes.cast(overrides, ctypes.POINTER(override))
     done = 0
 
     def count(text: str) -> None:

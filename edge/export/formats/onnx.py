@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge.errors import EdgeError, UsageError, require
 from edge.export import cache, onnx_plans, preflight
-from edge.export.artifact import Artifact, Need, Quantization, link
+from edge.export.artifact import Artifact, Need, Planned, Quantization, link
 from edge.export.checkpoint import Checkpoint
 from edge.progress import Progress, Silent
 from edge.runtimes.cores import physical_cores
@@ -23,6 +23,7 @@ from edge.runtimes.cores import physical_cores
 if TYPE_CHECKING:
     import numpy as np
 
+    from edge.export.artifact import Entry
     from edge.export.calibrate import Calibration
     from edge.export.onnx_graph import Graph
     from edge.export.onnx_plans import Plan
@@ -122,7 +123,7 @@ def convert(
     else:
         entries = ledger(checkpoint, graph, onnx_experts.fuse(graph, checkpoint, built / "experts"))
     progress.start("writing the ONNX file")
-    files = _write(graph, folder, "fp32", checkpoint, built / "genai_config.json", context_length, keep_sources=True)
+    files = _write(graph, folder, 32, checkpoint, built / "genai_config.json", context_length, keep_sources=True)
     mobius_run.remove(built)
     return Artifact(
         format="onnx",
@@ -148,7 +149,7 @@ def _traced(checkpoint: Checkpoint, folder: Path, context_length: int, progress:
     progress.start("comparing every tensor with its source")
     entries = ledger(checkpoint, graph)
     progress.start("writing the ONNX file")
-    files = _write(graph, folder, "fp32", checkpoint, built / "genai_config.json", context_length)
+    files = _write(graph, folder, 32, checkpoint, built / "genai_config.json", context_length)
     shutil.rmtree(built)
     return Artifact(
         format="onnx",
@@ -170,9 +171,10 @@ def quantize(
     folder: Path,
     *,
     calibration: Calibration | None,
+    planned: Planned | None = None,
     progress: Progress | None = None,
 ) -> Artifact:
-    """Write the model with another `quantization` into `folder`.
+    """Write the model with another `quantization` into `folder`, or as it was `planned`, with bits for each matrix.
 
     With `calibration`, the methods that use it carry rounding errors over to other columns of
     the same matrix; without it they round to nearest.
@@ -180,24 +182,26 @@ def quantize(
     from edge.export import expert_use, onnx_graph, onnx_join, onnx_nodes, onnx_source
     from edge.export.pieces import Pieces
 
-    kind = _kind(quantization)
+    kind = planned.kind if planned else _kind(quantization)
     progress = progress or Silent()
     folder = Path(folder)
     warnings: list[str] = []
     graph = onnx_source.attach(onnx_graph.load(artifact.path), checkpoint, artifact.ledger)
     ledger = artifact.ledger
-    pieces = Pieces("onnx-pieces", _key(checkpoint, quantization, calibration)) if _is_large(checkpoint) else None
+    pieces = (
+        Pieces("onnx-pieces", _key(checkpoint, quantization, calibration, planned)) if _is_large(checkpoint) else None
+    )
     if kind.bits == 16:
         onnx_nodes.halve(graph)
         plan: dict[str, Any] = {"type": "fp16"}
     elif kind.bits < 16:
-        chosen = onnx_plans.PLANS[quantization]
+        chosen = onnx_plans.planned(planned, embedding(graph, ledger)) if planned else onnx_plans.PLANS[quantization]
         done = _quantize_matrices(graph, artifact, checkpoint, chosen, calibration, pieces, progress)
         ledger = onnx_join.entries(ledger, onnx_join.join(graph))
         plan = {
-            **chosen._asdict(),
+            **({"planned": planned.record()} if planned else _without_each(chosen)),
             "type": quantization,
-            "method": onnx_plans.method(quantization, calibrated=calibration is not None),
+            "method": "rtn" if chosen.method == "gptq" and calibration is None else chosen.method,
             "matrices": done,
             "calibration": calibration.sha256 if calibration and chosen.method == "gptq" else None,
         }
@@ -208,7 +212,7 @@ def quantize(
         plan = {"type": "fp32"}
     progress.start("writing the ONNX file")
     genai = artifact.folder / "genai_config.json"
-    files = _write(graph, folder, quantization, checkpoint, genai, artifact.context_length)
+    files = _write(graph, folder, kind.bits, checkpoint, genai, artifact.context_length)
     from edge.export.onnx_ledger import with_types
 
     entries = with_types(ledger, graph)
@@ -236,14 +240,11 @@ def _quantize_matrices(
     progress: Progress,
 ) -> int:
     """Replace every product with a constant matrix by one with blocks; how many there were."""
-    from edge.export import experts, onnx_experts, onnx_graph, onnx_nodes
+    from edge.export import onnx_experts, onnx_nodes
     from edge.export.calibrate import activation_hessians
 
     source_of = {target: e.source for e in artifact.ledger for target in e.target}
-    products = {weight: (node, turned) for node, weight, turned in onnx_graph.constant_matmuls(graph)}
-    # A router is small, and what it decides is not a little wrong but another expert: it stays in float32.
-    routers = {layer.router for layer in experts.layers(checkpoint)}
-    products = {w: product for w, product in products.items() if not routers & set(source_of.get(w, ()))}
+    products = constant_products(graph, artifact.ledger, checkpoint)
     experts_waiting = onnx_experts.Waiting(
         graph, checkpoint, bits=plan.bits, block_size=plan.block, method=plan.method if plan.bits < 8 else "rtn"
     )
@@ -292,6 +293,31 @@ def _quantize_matrices(
         raise EdgeError("nothing was quantized: this graph has no product with a constant matrix")
     onnx_nodes.quantize_embedding(graph, bits=plan.head_bits, block_size=plan.head_block, pieces=pieces)
     return done
+
+
+def constant_products(graph: Graph, ledger: Sequence[Entry], checkpoint: Checkpoint) -> dict[str, tuple[Any, bool]]:
+    """The products with constant matrices that are quantized, by weight: the node, and whether a Transpose precedes it.
+
+    A router is small, and what it decides is not a little wrong but another expert: it stays in float32.
+    """
+    from edge.export import experts, onnx_graph
+
+    source_of = {target: e.source for e in ledger for target in e.target}
+    routers = {layer.router for layer in experts.layers(checkpoint)}
+    products = {weight: (node, turned) for node, weight, turned in onnx_graph.constant_matmuls(graph)}
+    return {w: product for w, product in products.items() if not routers & set(source_of.get(w, ()))}
+
+
+def embedding(graph: Graph, ledger: Sequence[Entry]) -> str:
+    """The source tensor of the token embedding; its name in the graph where it has none."""
+    from edge.export import onnx_nodes
+
+    _, weight = onnx_nodes.embedding(graph)
+    return next((e.source[0] for e in ledger if weight in e.target and e.source), weight)
+
+
+def _without_each(plan: Plan) -> dict[str, Any]:
+    return {name: value for name, value in plan._asdict().items() if name != "each"}
 
 
 def narrow_cache(
@@ -384,7 +410,7 @@ def router_choices(
 def _write(
     graph: Graph,
     folder: Path,
-    quantization: str,
+    class_bits: int,
     checkpoint: Checkpoint,
     genai_config: Path,
     context_length: int,
@@ -395,7 +421,7 @@ def _write(
     from edge.export import onnx_graph
     from edge.export.onnx_source import SourceWeight
 
-    bits = QUANTIZATIONS[quantization].bits
+    bits = min(_FILE_NAMES, key=lambda b: (abs(b - class_bits), b))
     name = f"onnx/{_FILE_NAMES[bits]}.onnx"
     onnx_graph.name_batch(graph)
     onnx_graph.save(graph, folder / name, without=lambda w: keep_sources and isinstance(w, SourceWeight))
@@ -412,11 +438,12 @@ def _write(
     return name, f"{name}_data", "genai_config.json", "config.json"
 
 
-def _key(checkpoint: Checkpoint, quantization: str, calibration: Calibration | None) -> str:
+def _key(checkpoint: Checkpoint, quantization: str, calibration: Calibration | None, planned: Planned | None) -> str:
     """What the blocks of a large checkpoint depend on."""
     return cache.key(
         checkpoint=checkpoint.id,
         quantization=quantization,
+        planned=planned.record() if planned else None,
         calibration=calibration.sha256 if calibration else None,
         code=cache.code_of(__name__),
         libraries=cache.libraries(),

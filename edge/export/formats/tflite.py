@@ -5,6 +5,7 @@ edge export SOURCE --format tflite --quant 8bit
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edge.errors import EdgeError, UsageError, require
-from edge.export.artifact import Artifact, Need, Quantization, link
+from edge.export.artifact import Artifact, Need, Planned, Quantization, link
 from edge.export.checkpoint import Checkpoint
 from edge.progress import Progress, Silent
 
@@ -74,6 +75,8 @@ _PLANS: dict[str, _Plan] = {
     "int4": _Plan(4, 32, True, "gptq"),
     "int4-rtn": _Plan(4, 32, True, "rtn"),
 }
+# How the operation of the head is called: by its module, or by what it gives.
+_HEAD = r"lm_head|/logits"
 QUANTIZATIONS: dict[str, Quantization] = {
     "fp32": Quantization("fp32", 32, 32.0, about="full precision; the reference of the other files"),
     "int8-gptq": Quantization(
@@ -168,16 +171,17 @@ def quantize(
     folder: Path,
     *,
     calibration: Calibration | None,
+    planned: Planned | None = None,
     progress: Progress | None = None,
 ) -> Artifact:
-    """Write the model with another `quantization` into `folder`.
+    """Write the model with another `quantization` into `folder`, or as it was `planned`, with bits for each matrix.
 
     With `calibration`, blocks of 4 bits carry rounding errors over to other columns of the same
     matrix; without it they are rounded to nearest.
     """
     from edge.export import expert_use, litert_experts, litert_run, smooth, tflite_ledger
 
-    kind = _kind(quantization)
+    kind = planned.kind if planned else _kind(quantization)
     progress = progress or Silent()
     target = Path(folder) / artifact.model_file
     tools = dict(artifact.tools)
@@ -189,7 +193,7 @@ def quantize(
             link(artifact.folder / name, Path(folder) / name)
     else:
         require("ai_edge_quantizer", extra="export", purpose="quantizing to TFLite")
-        chosen = _PLANS[quantization]
+        chosen = plan_of(planned) if planned else _PLANS[quantization]
         factors = {}
         if chosen.smooth and calibration:
             factors = smooth.factors(checkpoint, calibration, progress, inputs=chosen.smooth)
@@ -199,7 +203,10 @@ def quantize(
             tools["ai-edge-quantizer"] = litert_run.quantize(full, target, _recipe(chosen), near=chosen.dynamic)
         if embedder:
             litert_run.quantize(artifact.folder / EMBEDDER, embedder, _recipe(chosen))
-        plan |= {**chosen._asdict(), "smoothed": len(factors)}
+        how = chosen._asdict()
+        if planned:  # which matrices they are says the plan better than expressions do
+            how |= {"eight": "", "whole": "", "planned": planned.record()}
+        plan |= {**how, "smoothed": len(factors)}
         if not chosen.dynamic:
             # LiteRT computes them in float32: a copy for every signature, and one packed for its kernels.
             window, sizes = max(artifact.plan["prefills"].items(), key=lambda item: int(item[0]))
@@ -263,6 +270,42 @@ def router_choices(
     return litert_routing.METHOD, litert_routing.choices(path, checkpoint, windows)
 
 
+def plan_of(planned: Planned) -> _Plan:
+    """The plan of types ("4/32", "8", "32": bits and block) by the name of the tensor in the file."""
+
+    tied = not any(name.endswith("lm_head.weight") for name in planned.types)
+
+    def which(kind: str) -> str:
+        return "|".join(_operation(name, tied) for name, own in planned.types.items() if own == kind)
+
+    if "4/32" not in planned.types.values():
+        return _PLANS["int8"]._replace(whole=which("32"))
+    return _PLANS["int4-mixed"]._replace(eight=which("8"), whole=which("32"))
+
+
+def types_of(quantization: str, names: Sequence[str]) -> tuple[str, ...]:
+    """The type that one of the plans here gives each of the matrices of these names."""
+    plan = _PLANS[quantization]
+    usual = "8" if plan.bits == 8 else f"{plan.bits}/{plan.block}"
+
+    def kind(name: str) -> str:
+        words = name.removesuffix(".weight") + ("/logits" if name.endswith("embed_tokens.weight") else "")
+        if plan.whole and re.search(plan.whole, words):
+            return "32"
+        return "8" if plan.eight and re.search(plan.eight, words) else usual
+
+    return tuple(map(kind, names))
+
+
+def _operation(name: str, tied: bool) -> str:
+    """What finds the operations of a matrix; those of an embedding that is `tied` are the head's too."""
+    if name.endswith("lm_head.weight"):
+        return _HEAD
+    if name.endswith("embed_tokens.weight"):
+        return f"embed_tokens|{_HEAD}" if tied else "embed_tokens"
+    return re.escape(name.removesuffix(".weight"))
+
+
 def _recipe(plan: _Plan) -> list[dict[str, Any]]:
     """ai-edge-quantizer's own words for a plan; where two rules match, the later one holds."""
     rules = [(".*", plan.bits, plan.block)]
@@ -289,7 +332,7 @@ def _recipe(plan: _Plan) -> list[dict[str, Any]]:
         for regex, bits, block in rules
         for operation in ("FULLY_CONNECTED", "EMBEDDING_LOOKUP")
     ]
-    whole = [f".*{plan.whole}(#\\d+)?(;|$)"] if plan.whole else []
+    whole = [f".*({plan.whole})(#\\d+)?(;|$)"] if plan.whole else []
     untouched = {"operation": "FULLY_CONNECTED", "algorithm_key": "no_quantize", "op_config": {}}
     return made + [{"regex": regex, **untouched} for regex in (*whole, _ROUTERS)]
 

@@ -1,0 +1,207 @@
+"""How much each matrix matters: what an error in it costs the model's output, measured on calibration text.
+
+For small errors the divergence of the output is half of e F e, with F the Fisher information of the model's own
+predictions, and for errors that do not know of each other only its diagonal counts. With tokens drawn from what the
+model predicts, the mean square of a window's gradient is that diagonal, whatever the architecture: one backward pass
+for each window. Its row and column sums are kept (F_ij is taken for r_i c_j / sum), as Adafactor keeps them.
+
+Second order has its limits, so it is tried: the source is rounded at two widths, and what that does to its output is
+measured. Two power laws through these anchors turn estimates into divergence, and divergence into tokens that change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edge.errors import UsageError
+from edge.export import cache, expert_use, experts, preflight
+from edge.export.calibrate import Calibration
+from edge.export.checkpoint import Checkpoint
+from edge.export.planner.front import Law, law
+from edge.export.reference import load_model
+from edge.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_WINDOWS = 16  # gradients are summed over whole matrices: more windows change the order of few
+_TRIED = 4  # windows on which the source is rounded as a trial
+_TRIAL_BITS = (6, 4)
+_TRIAL_BLOCK = 32
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Row and column sums of the Fisher information per token, by matrix; `laws` of what estimates are worth.
+
+    Matrices are called as in the checkpoint, those of experts as `experts.Layer.keys` has them.
+    """
+
+    rows: Mapping[str, np.ndarray]
+    columns: Mapping[str, np.ndarray]
+    kld: Law
+    lost: Law
+
+    def damage(self, name: str, errors: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+        """What squared `errors` `(rows, columns)` of some `rows` of a matrix cost, for each row: half of e F e."""
+        r = self.rows[name] if rows is None else self.rows[name][rows]
+        c = self.columns[name]
+        out: np.ndarray = 0.5 * (errors @ c) * r / max(1e-30, float(c.sum()))
+        return out
+
+
+def measure(checkpoint: Checkpoint, calibration: Calibration, progress: Progress | None = None) -> Sensitivity:
+    """From the cache, or measured now. Raises `UsageError` for a source that does not fit in memory."""
+    import numpy as np
+
+    progress = progress or Silent()
+    if not preflight.holds_source(checkpoint):
+        raise UsageError(
+            f"planning for a budget runs {checkpoint.name} backwards, for which it must be in memory: "
+            f"{4 * checkpoint.n_parameters / 1e9:.0f} GB in float32 are more than half of what is available",
+            hint="choose a quantization yourself with --quant, or plan on a larger machine",
+        )
+    key = cache.key(checkpoint=checkpoint.id, calibration=calibration.sha256, code=cache.code_of(__name__))
+    folder = cache.find("sensitivity", key)
+    if folder is None:
+        found = _measured(checkpoint, calibration, progress)
+        with cache.building("sensitivity", key) as work:
+            np.savez(work / "sensitivity.npz", **found)  # type: ignore[arg-type]
+        folder = cache.root() / "sensitivity" / key
+    with np.load(folder / "sensitivity.npz", allow_pickle=False) as stored:
+        parts: dict[str, dict[str, Any]] = {"rows": {}, "columns": {}}
+        for name in stored.files:
+            kind, _, matrix = name.partition("/")
+            if matrix:
+                parts[kind][matrix] = stored[name]
+        tried = stored["trials"]
+    return Sensitivity(
+        parts["rows"],
+        parts["columns"],
+        kld=law([(float(guess), float(kld)) for guess, kld, _ in tried], exponent=1.0),
+        lost=law([(float(kld), float(lost)) for _, kld, lost in tried], exponent=0.5),
+    )
+
+
+def some(windows: Sequence[Sequence[int]], n: int) -> list[Sequence[int]]:
+    """`n` of the windows, evenly from all of them."""
+    n = min(n, len(windows))
+    return [windows[i * len(windows) // n] for i in range(n)]
+
+
+def _measured(checkpoint: Checkpoint, calibration: Calibration, progress: Progress) -> dict[str, np.ndarray]:
+    import torch
+
+    model = load_model(checkpoint)
+    places = dict(_matrices(model, checkpoint))
+    windows = some(calibration.windows, _WINDOWS)
+    progress.start("measuring how much each matrix matters", len(windows) + _TRIED * len(_TRIAL_BITS))
+    sums = _fisher(model, windows, places, progress)
+    n_tokens = sum(len(w) for w in windows)
+    found = {f"rows/{name}": (r / n_tokens).numpy() for name, (r, _) in sums.items()}
+    found |= {f"columns/{name}": (c / n_tokens).numpy() for name, (_, c) in sums.items()}
+    with torch.inference_mode():
+        found["trials"] = _trials(model, some(calibration.windows, _TRIED), places, found, progress, len(windows))
+    return found
+
+
+def _fisher(
+    model: Any, windows: Sequence[Sequence[int]], places: Mapping[str, Any], progress: Progress
+) -> dict[str, tuple[Any, Any]]:
+    """Row and column sums of the squared gradients, over all windows; one gradient in memory at a time."""
+    import torch
+
+    sums: dict[str, tuple[Any, Any]] = {}
+    cut: dict[int, list[tuple[str, Any]]] = {}  # what a parameter of the model holds, and where in its gradient
+    for name, (parameter, place) in places.items():
+        cut.setdefault(id(parameter), []).append((name, place))
+
+    def take(parameter: Any) -> None:
+        for name, place in cut[id(parameter)]:
+            squares = place(parameter.grad).square()
+            r, c = sums.get(name, (0, 0))
+            sums[name] = (r + squares.sum(1), c + squares.sum(0))
+        parameter.grad = None
+
+    wanted = {id(parameter): parameter for parameter, _ in places.values()}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in wanted)
+    handles = [p.register_post_accumulate_grad_hook(take) for p in wanted.values()]
+    draw = torch.Generator().manual_seed(0)
+    try:
+        for n, window in enumerate(windows):
+            logits = model(input_ids=torch.tensor([list(window)]), use_cache=False).logits[0]
+            said = torch.log_softmax(logits.float(), -1)
+            tokens = torch.multinomial(said.detach().exp(), 1, generator=draw)
+            said.gather(1, tokens).sum().backward()
+            progress.advance(n + 1)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+    return sums
+
+
+def _trials(
+    model: Any, windows: Sequence[Sequence[int]], places: Mapping[str, Any], found: Mapping[str, np.ndarray],
+    progress: Progress, done: int,
+) -> np.ndarray:  # fmt: skip
+    """For each width: the divergence that second order expects, the measured one, and the share of changed tokens."""
+    import numpy as np
+    import torch
+
+    def logits() -> list[Any]:
+        return [model(input_ids=torch.tensor([list(w)]), use_cache=False).logits[0].float() for w in windows]
+
+    before = [torch.log_softmax(x, -1) for x in logits()]
+    originals = {name: place(parameter.data).clone() for name, (parameter, place) in places.items()}
+    rows = []
+    for bits in _TRIAL_BITS:
+        guess = 0.0
+        for name, (parameter, place) in places.items():
+            rounded = nearest(originals[name].numpy(), bits, _TRIAL_BLOCK)
+            if f"rows/{name}" in found:
+                c, r = found[f"columns/{name}"], found[f"rows/{name}"]
+                squares = np.square(rounded - originals[name].numpy())
+                guess += float(0.5 * ((squares @ c) * r).sum() / max(1e-30, float(c.sum())))
+            place(parameter.data).copy_(torch.from_numpy(rounded))
+        kld, lost, n = 0.0, 0, 0
+        for old, new in zip(before, logits(), strict=True):
+            kld += float((old.exp() * (old - torch.log_softmax(new, -1))).sum())
+            lost += int((old.argmax(-1) != new.argmax(-1)).sum())
+            n += len(old)
+            done += 1
+            progress.advance(done)
+        rows.append((guess, kld / n, max(lost, 0.5) / n))
+    return np.array(rows)
+
+
+def nearest(matrix: np.ndarray, bits: int, block: int) -> np.ndarray:
+    """Rounded to nearest in blocks of a row with one scale each: as plain as rounding can be."""
+    import numpy as np
+
+    rest = -matrix.shape[1] % block
+    blocks = np.pad(matrix, ((0, 0), (0, rest))).reshape(len(matrix), -1, block)
+    scale = np.maximum(np.abs(blocks).max(-1, keepdims=True) / (2 ** (bits - 1) - 1), 1e-12)
+    out: np.ndarray = (np.rint(blocks / scale) * scale).reshape(len(matrix), -1)[:, : matrix.shape[1]]
+    return out.astype(np.float32)
+
+
+def _matrices(model: Any, checkpoint: Checkpoint) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Every matrix: its name, the parameter that holds it, and how it is cut out of that, or of its gradient."""
+    layers = {layer.index: layer for layer in experts.layers(checkpoint)}
+    for name, parameter in model.named_parameters():
+        if name in checkpoint.tensors and parameter.dim() == 2:
+            yield name, (parameter, lambda whole: whole)
+    for name, module in model.named_modules():
+        if (layer := expert_use.layer_of(name, module, layers)) is None:
+            continue
+        inner = module.down_proj.shape[2]
+        for e in range(len(module.down_proj)):
+            gate, up, down = layer.keys(e)
+            yield gate, (module.gate_up_proj, lambda whole, e=e, n=inner: whole[e][:n])
+            yield up, (module.gate_up_proj, lambda whole, e=e, n=inner: whole[e][n:])
+            yield down, (module.down_proj, lambda whole, e=e: whole[e])

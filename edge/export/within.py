@@ -1,0 +1,162 @@
+"""Bundles within a budget: the pipeline's stages, with the planner choosing what they make.
+
+>>> import edge
+>>> from edge.export.planner.budget import Budget
+>>> from edge.export.within import within
+>>> make = within(Budget(max_size_bytes=100_000_000), expect=...)  # doctest: +SKIP
+>>> [done] = edge.export("smollm2", formats=["gguf"], make=make)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from edge import bundle
+from edge.bundle import Bundle
+from edge.errors import EdgeError, UsageError
+from edge.export import families, pack, pipeline
+from edge.export.artifact import Artifact, Planned
+from edge.export.pipeline import Exported, Job, Maker, Order
+from edge.export.planner.budget import Budget
+from edge.export.planner.front import Candidate
+from edge.export.planner.run import Built, Expect, Plan, Planner, Subject, fulfil, unheld
+from edge.export.publish import refuse_existing
+from edge.export.verify import Verdict
+from edge.progress import Progress
+
+
+def within(
+    budget: Budget,
+    expect: Expect,
+    *,
+    across: bool = False,
+    dry_run: bool = False,
+    show: Callable[[Plan], None] = lambda plan: None,
+) -> Maker:
+    """What makes bundles within `budget`; `expect` predicts speed and memory (`edge.devices.predict.expected`).
+
+    Of each format one, or `across` all of them the best. `show` is given every plan that held, or with `dry_run` the
+    one that would be built first; then nothing is built. Raises `BudgetError` when nothing fits.
+    """
+    budget.check()
+
+    def make(jobs: Sequence[Job], order: Order, progress: Progress) -> tuple[Exported, ...]:
+        if order.sight is not None or order.kv is not None:
+            what = "--kv" if order.kv is not None else "a model that sees"
+            raise UsageError(f"a budget cannot be planned with {what} yet", hint="choose with --quant")
+        if across:
+            planner = _across(jobs, order, expect, progress)
+            found = _first(planner, budget, show) if dry_run else (_one(planner, jobs, order, budget, progress, show),)
+            return tuple(f for f in found if f is not None)
+
+        def one(job: Job) -> Exported:
+            planner = Planner(_subject([job], order, progress), [job.format], expect, progress)
+            return _one(planner, [job], order, budget, progress, show)
+
+        if not dry_run:
+            return pipeline.each(jobs, one)
+        for job in jobs:
+            _first(Planner(_subject([job], order, progress), [job.format], expect, progress), budget, show)
+        return ()
+
+    return make
+
+
+def _first(planner: Planner, budget: Budget, show: Callable[[Plan], None]) -> tuple[()]:
+    show(planner.plan(budget))
+    return ()
+
+
+def _one(
+    planner: Planner, jobs: Sequence[Job], order: Order, budget: Budget, progress: Progress,
+    show: Callable[[Plan], None],
+) -> Exported:  # fmt: skip
+    by_format = {job.format: job for job in jobs}
+
+    def build(candidate: Candidate, planned: Planned | None, plan: Plan) -> Built:
+        record = {k: v for k, v in plan.record().items() if k in ("budget", "chosen", "why", "candidates")}
+        name = planned.kind.name if planned else candidate.mix.name
+        job = replace(by_format[candidate.format], quantization=name, planned=planned, budget=record)
+        if not order.replace_existing:
+            refuse_existing(order.output / pipeline.bundle_name(order.name, job))
+
+        def refuse(draft: Bundle, verdict: Verdict | None) -> list[str]:
+            return unheld(budget, draft.size_bytes, _measured(verdict)[1])
+
+        made = pipeline.attempt(job, order, progress, refuse)
+        failures = made.refused or (made.verdict.failures if made.verdict is not None else ())
+        return Built(made.draft.size_bytes, *_measured(made.verdict), tuple(failures), made.exported)
+
+    plan, built = fulfil(planner, budget, build, progress)
+    show(plan)
+    exported: Exported = built.published
+    return replace(exported, plan=plan)
+
+
+def _measured(verdict: Verdict | None) -> tuple[float | None, float | None]:
+    """Mean KLD and the share of top tokens kept, if the gate came to measure them."""
+    found = verdict.record.get("logits") if verdict is not None else None
+    return (found["mean_kld"], found["same_top1"]) if isinstance(found, dict) else (None, None)
+
+
+def _across(jobs: Sequence[Job], order: Order, expect: Expect, progress: Progress) -> Planner:
+    """A planner over all formats that can be made of this checkpoint here; what cannot is said."""
+    subject = _subject(jobs, order, progress)
+    can = []
+    for job in jobs:
+        try:
+            subject.full(job.format)
+        except EdgeError as err:
+            progress.say(f"{job.format} is left out: {err.message}")
+            continue
+        can.append(job.format)
+    if not can:
+        raise EdgeError(f"{order.checkpoint.name} can be converted to no format here")
+    return Planner(subject, can, expect, progress)
+
+
+def _subject(jobs: Sequence[Job], order: Order, progress: Progress) -> Subject:
+    by_format = {job.format: job for job in jobs}
+
+    def full(name: str) -> Artifact:
+        return pipeline.full(by_format[name], order, progress)
+
+    def draft(name: str) -> Bundle:
+        return _draft(by_format[name], order)
+
+    texts = order.texts
+    return Subject(
+        checkpoint=order.text,
+        calibration=texts.calibration,
+        measured_on=pipeline.measured_on(order),
+        context_length=order.context_length,
+        full=full,
+        beside_bytes=lambda name: pack.beside_bytes(full(name), order.checkpoint),
+        draft=draft,
+    )
+
+
+def _draft(job: Job, order: Order) -> Bundle:
+    """A manifest without files, to predict from."""
+    config: Any = order.text.text_config
+    kv = pack.kv_bytes_per_token(config, job.module.kv_element_bytes("planned"))
+    checkpoint = order.checkpoint
+    return bundle.Bundle(
+        name=order.name,
+        family=checkpoint.family,
+        format=job.format,
+        quantization="planned",
+        model_file="",
+        context_length=order.context_length,
+        vocab_size=0,
+        stop_ids=(),
+        source={
+            "parameters": checkpoint.n_parameters,
+            "facts": families.of(checkpoint.config, checkpoint.name).facts(checkpoint),
+        },
+        files=(),
+        proven=False,
+        memory={"kv_bytes_per_token": kv, "kv_bytes_at_context": kv * order.context_length},
+    )
