@@ -41,6 +41,7 @@ def variety(
     matrices = list(_matrices(full, checkpoint))
     tied = not any(name.endswith("lm_head.weight") for name, _, _, _ in matrices)
     progress.start("measuring what rounding costs in TFLite", len(matrices))
+    graphs = sum(1 + len(sizes) for sizes in full.plan["prefills"].values())
     parts = []
     full_bytes = 0
     for name, sources, shape, stored in matrices:
@@ -53,7 +54,7 @@ def variety(
         n = shape[0] * shape[1]
         copies = max(1, round(stored / (4 * n)))
         options = tuple(
-            Option(kind, copies * _bytes(shape, kind), costs[kind] * (left if kind == "4/32" else 1.0))
+            Option(kind, copies * _bytes(shape, kind, graphs), costs[kind] * (left if kind == "4/32" else 1.0))
             for kind in types
         )
         parts.append(Part(name, copies * n, options, 0.0 if name.endswith("embed_tokens.weight") and not tied else 1.0))
@@ -101,7 +102,7 @@ def _rounded(_: str, rows: np.ndarray, kind: str) -> np.ndarray:
     return blocks.quantize(rows, 4, _BLOCK, "rtn", symmetric=True).dequantize(rows.shape[1])
 
 
-def _bytes(shape: tuple[int, int], kind: str) -> int:
-    """Weights and their scales: 16 bits for a block, 32 for a row."""
+def _bytes(shape: tuple[int, int], kind: str, graphs: int) -> int:
+    """Weights and their scales: 16 bits for a block; 32 for a row, with a zero point of 64, told anew in each graph."""
     n = shape[0] * shape[1]
-    return {"32": 4 * n, "8": n + 4 * shape[0], "4/32": n // 2 + 2 * (n // _BLOCK)}[kind]
+    return {"32": 4 * n, "8": n + 12 * shape[0] * graphs, "4/32": n // 2 + 2 * (n // _BLOCK)}[kind]
