@@ -15,8 +15,10 @@ from typing import Any
 
 from edge.export.planner.budget import Budget, missed
 
+_LARGE = 0.1  # of all weights
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, order=True)
 class Option:
     """One way to store a matrix: `type` in the format's words, its bytes, and the damage (nats of KLD, unscaled)."""
 
@@ -133,9 +135,33 @@ def _saving(small: Option, large: Option) -> float:
 
 
 def mixes(parts: Sequence[Part]) -> list[Mix]:
-    """The best mixtures from the smallest to the most exact, each one step from the one before it."""
+    """Good mixtures from the smallest to the most exact: each has more bytes than the one before it, and errs less.
+
+    One step of a large part (an embedding) may be a tenth of the file. So that a budget between two steps is not left
+    unused, there are also the mixtures in which such a part stops at each of its rungs, and the others go on.
+    """
     ladders = [hull(part.options) for part in parts]
-    at = [0] * len(parts)
+    total = sum(part.n_elements for part in parts)
+    found = path(ladders)
+    for i, part in enumerate(parts):
+        if part.n_elements >= _LARGE * total:
+            for stop in range(1, len(ladders[i])):
+                found += path([*ladders[:i], ladders[i][:stop], *ladders[i + 1 :]])
+    kept: list[tuple[Option, ...]] = []
+    least = math.inf
+    for _, damage, chosen in sorted((sum(o.n_bytes for o in c), math.fsum(o.damage for o in c), c) for c in found):
+        if damage < least:
+            least = damage
+            kept.append(chosen)
+    return [Mix(f"mixed-{n}", options) for n, options in enumerate(kept)]
+
+
+def path(ladders: Sequence[tuple[Option, ...]]) -> list[tuple[Option, ...]]:
+    """The options of every part, step by step up their `ladders`, the step that saves most damage per byte first.
+
+    No mixture of as many bytes errs less than one that stands here.
+    """
+    at = [0] * len(ladders)
     chosen = [ladder[0] for ladder in ladders]
     out = [tuple(chosen)]
     waiting = [(-_saving(ladder[0], ladder[1]), i) for i, ladder in enumerate(ladders) if len(ladder) > 1]
@@ -147,7 +173,7 @@ def mixes(parts: Sequence[Part]) -> list[Mix]:
         out.append(tuple(chosen))
         if at[i] + 1 < len(ladders[i]):
             heapq.heappush(waiting, (-_saving(ladders[i][at[i]], ladders[i][at[i] + 1]), i))
-    return [Mix(f"mixed-{n}", options) for n, options in enumerate(out)]
+    return out
 
 
 def front(candidates: Iterable[Candidate]) -> list[Candidate]:

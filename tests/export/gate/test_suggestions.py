@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge.export import verify
+from edge.export.formats import tflite
 from edge.find import load
 
 
@@ -21,8 +22,9 @@ from edge.find import load
     ],
 )
 def test_as_many_bits_but_more_exact_and_then_more(form, failed, next_ones):
-    assert verify._better(load("edge.export.formats", form), failed, "slm")[:2] == next_ones
+    module = load("edge.export.formats", form)
+    assert verify._better(module, module.QUANTIZATIONS[failed], "slm")[:2] == next_ones
 
 
 def test_what_a_family_does_not_take_is_not_suggested_to_it():
-    assert "int8" not in verify._better(load("edge.export.formats", "tflite"), "int4-mixed", "moe")
+    assert "int8" not in verify._better(tflite, tflite.QUANTIZATIONS["int4-mixed"], "moe")

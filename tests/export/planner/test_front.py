@@ -26,6 +26,7 @@ from edge.export.planner.front import (
     lesson,
     mixes,
     nearest,
+    path,
 )  # fmt: skip
 
 options = st.lists(
@@ -110,7 +111,10 @@ def test_mixtures_grow_and_err_less_with_every_step(given):
     made = mixes(given)
     for a, b in itertools.pairwise(made):
         assert b.n_bytes > a.n_bytes
-        assert b.damage <= a.damage + 1e-9
+        assert b.damage < a.damage
+    sizes = {sum(o.n_bytes for o in chosen): chosen for chosen in path([hull(p.options) for p in given])}
+    for n_bytes, chosen in sizes.items():  # what the hull has is never lost to what is between
+        assert min(m.damage for m in made if m.n_bytes <= n_bytes) <= math.fsum(o.damage for o in chosen)
     assert made[0].n_bytes == sum(min(o.n_bytes for o in p.options) for p in given)
     assert math.isclose(made[-1].damage, sum(min(o.damage for o in p.options) for p in given), abs_tol=1e-9)
 
@@ -119,8 +123,14 @@ def test_mixtures_grow_and_err_less_with_every_step(given):
 def test_each_mixture_is_the_best_of_its_size(given):
     """Along the hull no mixture of as many bytes errs less: tried against all of them."""
     every = [Mix("", combined) for combined in itertools.product(*(p.options for p in given))]
-    for mix in mixes(given):
+    for mix in (Mix("", chosen) for chosen in path([hull(p.options) for p in given])):
         assert mix.damage <= min(m.damage for m in every if m.n_bytes <= mix.n_bytes) + 1e-6
+
+
+def test_what_a_large_step_leaves_of_a_budget_goes_to_the_others():
+    table = Part("table", 100, (Option("4", 50, 1.0), Option("8", 100, 0.0)))
+    small = Part("small", 10, (Option("4", 5, 0.02), Option("8", 10, 0.0)))
+    assert [m.n_bytes for m in mixes([table, small])] == [55, 60, 105, 110]
 
 
 def test_an_option_between_two_better_ones_is_left_out():
