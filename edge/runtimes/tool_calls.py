@@ -101,10 +101,18 @@ def _json(call: ToolCall) -> str:
 
 
 def _parsed(text: str) -> Any:
+    """What JSON says; None for what is none, and for what it can spell and nobody can pass on: NaN, half characters."""
     try:
-        return json.loads(text)
+        data = json.loads(text, parse_constant=_none_such)
+        if "\\u" in text:
+            json.dumps(data, ensure_ascii=False).encode()
+        return data
     except (ValueError, RecursionError):
         return None
+
+
+def _none_such(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _bare(text: str) -> tuple[ToolCall, ...]:

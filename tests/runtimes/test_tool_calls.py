@@ -64,8 +64,12 @@ def test_forms_of_several_models_are_read(text, calls):
 
 
 @pytest.mark.parametrize(
-    "broken", ["{", '{"name": 5}', '{"arguments": {}}', '{"name":"a","arguments":[1]}', "[" * 5000, '{"name":"a"']
-)
+    "broken",
+    [
+        "{", '{"name": 5}', '{"arguments": {}}', '{"name":"a","arguments":[1]}', "[" * 5000, '{"name":"a"',
+        '{"name":"a","arguments":{"x":NaN}}', '{"name":"a","arguments":{"x":"\\ud800"}}', '{"name":"\\udfff"}',
+    ],
+)  # fmt: skip
 def test_a_block_that_holds_no_call_is_not_sound(broken):
     found = read(f"<tool_call>{broken}</tool_call>")
     assert not found.sound

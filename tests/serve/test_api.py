@@ -241,6 +241,14 @@ def test_what_was_called_and_came_back_goes_into_the_prompt(acting):
     assert reply.choices[0].message.content == "thanks"
 
 
+def test_a_call_that_no_client_could_read_is_told_in_words(acting):
+    broken = CALL.replace("true", r'"\ud800"')
+    found = openai_client(acting).chat.completions.create(
+        model=NAME, messages=[{"role": "user", "content": broken}], tools=[TOOL]
+    )  # fmt: skip
+    assert (found.choices[0].message.tool_calls, found.choices[0].message.content) == (None, broken)
+
+
 def test_with_tool_choice_none_calls_are_words(acting):
     found = openai_client(acting).chat.completions.create(
         model=NAME, messages=[{"role": "user", "content": CALL}], tools=[TOOL], tool_choice="none"

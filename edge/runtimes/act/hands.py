@@ -159,11 +159,15 @@ class Hands:
         It chooses the tools that may be used once other words are in sight. A plan that is made later grants nothing
         of that kind: its steps are decided like any others. Unless the program says that it was made `alone`, from
         words of the user that the model was shown without all others; that is never for a model to say.
-        Raises `UsageError` for a tool that no manifest lists.
+        Raises `UsageError` for a tool that no manifest lists, and for arguments that are no JSON.
         """
         for step in steps:
             if step.tool not in self.manifest.tools:
                 raise UsageError(f"the plan has a tool that no manifest lists: {step.tool!r}")
+            try:
+                schema.canonical(dict(step.arguments))
+            except (ValueError, TypeError, RecursionError) as err:
+                raise UsageError(f"the plan has arguments of {step.tool} that are no JSON: {err}") from err
         own = alone or self.origin == "user"
         self.audit.add(
             "plan", run=self.run, request=request, origin=self.origin,

@@ -262,6 +262,8 @@ def _held(kind: str, about: dict[str, Any], where: str) -> None:
     if not program and (key := next((k for k in ("paths", "network", "memory_bytes") if k in about), None)):
         raise InputError(f"{where}: {key} holds programs, and not what is run by {kind}", hint=instead.get(kind))
     parameters = about.get("parameters", {})
+    if kind == "mcp":
+        return  # the schema is the server's own, and its paths are the server's matter
     if isinstance(parameters, dict) and (name := schema.path_out_of_reach(parameters, reached=program)):
         raise InputError(
             f'{where}: format = "path" holds nothing at {name}',

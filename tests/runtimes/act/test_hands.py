@@ -143,6 +143,12 @@ def test_a_plan_with_an_unknown_tool_is_refused(hands):
         hands().plan([Planned("fly")])
 
 
+@pytest.mark.parametrize("value", [float("nan"), "\ud800", {1}])
+def test_a_plan_whose_arguments_are_no_json_is_refused(hands, value):
+    with pytest.raises(UsageError, match="the plan has arguments of read_file that are no JSON: "):
+        hands().plan([Planned("read_file", {"path": value})])
+
+
 def test_a_dry_run_changes_nothing_and_says_what_would_be_done(hands, home):
     asked = []
     ours = hands(asked.append, Policy(frozenset({"read"}), dry_run=True))

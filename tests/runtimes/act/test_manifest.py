@@ -106,6 +106,19 @@ def test_bounds_that_would_hold_nothing_are_refused(tmp_path, about, words):
         manifest.parse({"tools": {"a": data}}, folder=tmp_path, where="home.toml")
 
 
+def test_a_servers_own_schema_may_speak_of_paths(tmp_path):
+    about = {
+        "description": "x",
+        "risk": "read",
+        "mcp": {"server": "s", "tool": "t"},
+        "parameters": {"properties": {"a": PATH}},
+    }
+    data = {"servers": {"s": {"command": ["a"]}}, "tools": {"a": about}}
+    assert manifest.parse(data, folder=tmp_path, where="x").tools["a"].kind == "mcp"
+    with pytest.raises(InputError, match=r"network holds programs, and not what is run by mcp\n  say it of the server"):
+        manifest.parse({**data, "tools": {"a": {**about, "network": True}}}, folder=tmp_path, where="x")
+
+
 def test_a_path_is_held_where_it_is_an_argument_of_a_program(tmp_path):
     parameters = {"properties": {"a": PATH, "b": {"$ref": "#/properties/c/items"}, "c": {"items": {"type": "string"}}}}
     assert parsed(tmp_path, parameters=parameters).parameters["properties"]["a"] == PATH

@@ -25,6 +25,7 @@ from edge.runtimes.act.words import cut
 _SLOT = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _WITH_BODY = ("POST", "PUT", "PATCH")
 _METHODS = ("GET", "DELETE", *_WITH_BODY)
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HOSTS = {"127.0.0.1": "127.0.0.1", "localhost": "127.0.0.1", "::1": "::1"}
 
 
@@ -48,12 +49,16 @@ def read(value: Any, *, folder: Path, where: str) -> Request:
     method, headers = about.get("method", "GET"), about.get("headers", {})
     if method not in _METHODS:
         raise InputError(f"{where}: method of http must be one of {', '.join(_METHODS)}, not {method!r}")
-    if not isinstance(headers, dict) or not all(
-        isinstance(text, str) and "\n" not in text for text in headers.values()
-    ):
+    if not isinstance(headers, dict) or not all(isinstance(text, str) for text in headers.values()):
         raise InputError(f"{where}: headers of http must be a table of texts")
+    for name, text in headers.items():
+        if not _HEADER.fullmatch(name) or not (text.isascii() and text.isprintable()):
+            raise InputError(f"{where}: headers of http must be plain ASCII of one line, not {name}: {text!r}")
     parts, port = _parts(about["url"], where)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    if not target.isascii() or not target.isprintable() or " " in target:
+        hint = f"for example {urllib.parse.quote(target, safe='/?&=+{}%:,;@')}"
+        raise InputError(f"{where}: {about['url']!r} has characters that a URL spells with %", hint=hint)
     return Request(method, _HOSTS[parts.hostname or ""], port, target, headers)
 
 
