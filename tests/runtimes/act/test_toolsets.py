@@ -48,7 +48,8 @@ def program(tmp_path, monkeypatch):
         (folder / "says").write_text(says)
         file = folder / name
         file.write_text(
-            f'#!/bin/sh\nprintf "%s\\n" "$@" >> {folder}/words\nsleep {sleep}\ncat {folder}/says\nexit {code}\n'
+            f'#!/bin/sh\nprintf "%s\\n" "$@" >> {folder}/words\ncut -d " " -f6 /proc/$$/stat > {folder}/session\n'
+            f"sleep {sleep}\ncat {folder}/says\nexit {code}\n"
         )
         file.chmod(0o755)
         monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
@@ -348,6 +349,15 @@ def test_pins_of_a_raspberry_pi_are_set_with_its_own_program(tools, program):
     assert call("set_pin", pin="17", state="on").text == "17 is on"
     assert call("read_pin", pin="17").text == "17 is on"
     assert words.read_text().split() == ["set", "17", "op", "dh", "get", "17"]
+
+
+@pytest.mark.parametrize(("name", "tool"), [("pinctrl", "read_pin"), ("adb", "read_battery")])
+def test_ctrl_c_reaches_no_program_in_its_middle(tools, program, name, tool):
+    words = program(name, "17: op -- pd | hi // GPIO17 = output\n  level: 77\n")
+    assert tools("gpio" if name == "pinctrl" else "android")(
+        tool, **({"pin": "17"} if name == "pinctrl" else {})
+    ).status
+    assert int(words.with_name("session").read_text()) != os.getsid(0)
 
 
 def test_pins_that_cannot_be_set(tools, program, monkeypatch):

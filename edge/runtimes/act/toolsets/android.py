@@ -125,7 +125,10 @@ def _shell(settings: Mapping[str, Any], *words: str) -> str:
     else:
         raise ToolError("adb is not installed here, which reaches Android devices")
     try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_RUN_S, check=False)
+        # In a session of its own: Ctrl-C ends no step in its middle.
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_RUN_S, check=False, start_new_session=True
+        )
     except subprocess.TimeoutExpired as err:
         raise ToolError(f"the phone does not answer within {_RUN_S:g} s") from err
     said = done.stdout.decode("utf-8", "replace") + done.stderr.decode("utf-8", "replace")

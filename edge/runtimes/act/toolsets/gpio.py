@@ -74,8 +74,9 @@ def _real() -> bool:
 def _pinctrl(*words: str) -> str:
     try:
         done = subprocess.run(
-            ["pinctrl", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_RUN_S, check=False
-        )
+            ["pinctrl", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_RUN_S, check=False,
+            start_new_session=True,  # Ctrl-C ends no step in its middle
+        )  # fmt: skip
     except subprocess.TimeoutExpired as err:
         raise ToolError("pinctrl does not end") from err
     if done.returncode:
