@@ -22,10 +22,10 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every 
 
 # What Landlock calls the things that can be done to files, by the version that knows them.
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
-_REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
+_REFER, _TRUNCATE, _IOCTL_DEV, _RESOLVE_UNIX = 1 << 13, 1 << 14, 1 << 15, 1 << 16
 _FIRST = (1 << 13) - 1
 _MAKE_DEVICES = 1 << 6 | 1 << 11
-_ON_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
+_ON_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV | _RESOLVE_UNIX
 
 # What a program needs of the system to start at all: its libraries, and what says who and where it is. Nobody's files.
 SYSTEM = (
@@ -51,12 +51,19 @@ def landlock_version(libc: ctypes.CDLL) -> int:
     return max(0, libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(1)))
 
 
+def files_held(version: int) -> int:
+    """What a kernel can be asked to hold of files; one that is asked for more holds nothing."""
+    held = _FIRST
+    for since, right in ((2, _REFER), (3, _TRUNCATE), (5, _IOCTL_DEV), (9, _RESOLVE_UNIX)):
+        held |= right if version >= since else 0
+    return held
+
+
 def _landlock(libc: ctypes.CDLL, wanted: dict) -> None:
     version = landlock_version(libc)
     if version == 0:
         raise OSError(errno.ENOSYS, "the kernel has no Landlock")
-    files = _FIRST | (_REFER if version >= 2 else 0) | (_TRUNCATE if version >= 3 else 0)
-    files |= _IOCTL_DEV if version >= 5 else 0
+    files = files_held(version)
     held = _Attributes(files=files)
     size = 8
     if version >= 4:
