@@ -69,6 +69,9 @@ class Subject:
         cold = self._ask("load")
         found = self._ask("answer")
         self._cold.append(cold)
+        self._keep(found)
+
+    def _keep(self, found: dict[str, Any]) -> None:
         self._warm.append(found)
         # What the worker saw at the end of its work counts; the rest is asked right after it.
         seen = {key: value for key, value in found["conditions"].items() if value is not None}
@@ -120,9 +123,7 @@ class Subject:
             settings={
                 "threads": last["threads"],
                 "context_length": last["context_length"],
-                "prompt_tokens": self._lengths,
-                "depths": self._depths,
-                "new_tokens": self._args.new_tokens,
+                **self._settings(),
             },
             before=self.before.record(),
             after=after,
@@ -141,7 +142,11 @@ class Subject:
             energy=dict(self._sustained.get("energy", {})),
         )
 
-    def _taken(self) -> list[Measurement]:
+    def _settings(self) -> dict[str, Any]:
+        """What was asked of it, beside threads and context."""
+        return {"prompt_tokens": self._lengths, "depths": self._depths, "new_tokens": self._args.new_tokens}
+
+    def _taken(self) -> Iterable[Measurement]:
         def each(name: str, unit: str, samples: Iterable[float]) -> Measurement:
             return Measurement(name, unit, tuple(samples))
 

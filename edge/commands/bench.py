@@ -9,6 +9,9 @@ First the machine is looked at: whether others work on it, whether it is slowed 
 When it is unfit, nothing is measured, unless with --force; then the run says so. What was
 measured before Ctrl-C, or before a link broke, is kept and marked as incomplete.
 
+With --act, a model that acts is measured while it does: requests that are always the same, in a place that is thrown
+away, stage by stage: what is perceived, recalled, understood by the model, planned, and carried out.
+
 With --on, what edge flash has put on a device is measured there. BUNDLE is then a name or an id of it;
 without one it is what runs there. What the device is like before, while it works, and afterwards
 (temperature, throttling, memory, battery) goes into the run, as far as it can be read there.
@@ -20,6 +23,7 @@ examples:
   edge bench BUNDLE --sustain 600 -o hot.json
   edge bench BUNDLE --full --threads 1
   edge bench --on ssh://pi@raspberrypi -o run.json
+  edge bench out/smollm2-act-gguf-q4_k_m --act
 """
 
 from __future__ import annotations
@@ -33,7 +37,8 @@ from typing import Any
 
 import edge
 from edge import measurement, profile
-from edge.commands import _bench_table, _progress
+from edge.commands import _act_table, _bench_table, _progress
+from edge.commands._act_table import ActSubject
 from edge.commands._places import Here, There
 from edge.commands._subject import Subject
 from edge.commands._whole import write_whole
@@ -68,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--new-tokens", type=int, default=64, metavar="N", help="tokens of each answer (64)")
     parser.add_argument("--sustain", type=float, metavar="SECONDS", help="then answer for so long without a pause")
+    parser.add_argument("--act", action="store_true", help="how long requests to a model that acts take, by stage")
     parser.add_argument(
         "--threads", type=int, metavar="N", help="default: as edge chat would take, else the physical cores"
     )
@@ -104,6 +110,8 @@ def _complete(args: argparse.Namespace) -> None:
     for name in ("sustain", "until_stable"):
         if getattr(args, name) is not None and not getattr(args, name) > 0:
             raise UsageError(f"--{name.replace('_', '-')} must be more than 0")
+    if args.act and (args.full or args.sustain is not None or args.until_stable is not None):
+        raise UsageError("--act has requests of its own", hint="--full, --sustain and --until-stable go without it")
     if args.until_stable is not None and args.most < args.repeats:
         raise UsageError(f"--most {args.most} is less than --repeats {args.repeats}")
 
@@ -124,7 +132,7 @@ def _there(args: argparse.Namespace) -> int:
 
 def _measured(args: argparse.Namespace, places: list[Any], device: dict[str, Any], cores: int) -> int:
     """Measure every bundle in turn, and show what came out; what stops it halfway comes after that."""
-    subjects = [Subject(place, args) for place in places]
+    subjects = [(ActSubject if args.act else Subject)(place, args) for place in places]
     taken_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     stopped: BaseException | None = None
     with _progress.shown(quiet=args.json) as progress:
@@ -216,7 +224,7 @@ def _show(args: argparse.Namespace, made: Run) -> None:
     if args.json:
         print(measurement.to_json(made), end="")
     else:
-        print(_bench_table.table(made))
+        print(_act_table.table(made) if args.act else _bench_table.table(made))
     if any(result.emulated for result in made.results):
         print("edge: emulated: speeds say nothing about a real device", file=sys.stderr)
     for result in made.results:

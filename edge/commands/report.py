@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json or args.force or args.fail_if:
         raise UsageError("--json, --force and --fail-if go with diff", hint="edge report diff A.json B.json --json")
     runs = [measurement.read(Path(name)) for name in args.runs]
+    if args.format != "csv" and any("act" in result.settings for run in runs for result in run.results):
+        raise UsageError("what acting took has no page", hint="--format csv has all of it; edge report diff compares")
     if args.format != "html":
         from edge.report import tables
 

@@ -3,7 +3,7 @@
     python -m edge.runtimes.bench_worker '{"bundle": "...", "do": "answer", "threads": 2, ...}'
 
 Memory and load times mean little in a process that has done something before. What it can do: `probe` the machine,
-`load` cold, `answer` prompts of several lengths, `sustain` an answer for a while.
+`load` cold, `answer` prompts of several lengths, `sustain` an answer for a while, `act` on requests.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     match do:
         case "probe":
             found = _probe(request)
-        case "load" | "answer" | "sustain":
+        case "load" | "answer" | "sustain" | "act":
             found = _measure(request, do)
         case other:
             raise UsageError(f"the bench worker knows no {other!r}")
@@ -79,6 +79,8 @@ def _measure(request: dict[str, Any], do: str) -> dict[str, Any]:
             model.session.feed(meter.prompt_ids(model, _WARM_UP))
             found |= {"first_token_s": time.perf_counter() - began, "forgotten": forgotten}
             return found
+        if do == "act":
+            return {**found, **_act(model), "traffic": None, **_afterwards(seen)}
         found["warm_up_ms"] = meter.token_times_ms(model, meter.prompt_ids(model, _WARM_UP), _WARM_UP)
         if do == "sustain":
             found |= _sustain(model, float(request["seconds"]))
@@ -89,14 +91,24 @@ def _measure(request: dict[str, Any], do: str) -> dict[str, Any]:
             }
             measured = traffic.of(folder, model.bundle)
             found["traffic"] = measured.record() if measured else None
-        # Now, while the processor is still as warm and as fast as it was while it answered.
-        found["seen"] = noise.between(seen, noise.look())
-        found["conditions"] = {**profile.conditions().record(), **_shares(found["seen"])}
-        found["peak_rss_bytes"] = meter.peak_rss_bytes()
+        found |= _afterwards(seen)
         held = smaps.of_this_process(_weights(folder))
         found["held"] = asdict(held) if held else None
         found["held_before"] = asdict(bare_held) if bare_held else None
         return found
+
+
+def _act(model: Model) -> dict[str, Any]:
+    from edge.runtimes.act import measured
+
+    return measured.run(model)
+
+
+def _afterwards(before: noise.Look) -> dict[str, Any]:
+    """How the machine is, while the processor is still as warm and as fast as it was while it worked."""
+    seen = noise.between(before, noise.look())
+    state = {**profile.conditions().record(), **_shares(seen)}
+    return {"seen": seen, "conditions": state, "peak_rss_bytes": meter.peak_rss_bytes()}
 
 
 def _sustain(model: Model, seconds: float) -> dict[str, Any]:

@@ -243,3 +243,42 @@ def test_the_worker_knows_what_it_can_do(tmp_path):
 
     with pytest.raises(EdgeError, match="the bench worker knows no 'dance'"):
         bench_worker.run({"do": "dance"})
+
+
+def test_what_acting_takes_stage_by_stage(tmp_path, capsys, answers, monkeypatch):
+    from edge.runtimes.act import measured
+    from tests.runtimes.act.test_mind import SHOWS, told
+
+    tiny_bundle(tmp_path / "acts", template=SHOWS)
+    wishes = (
+        measured.Wanted(told("read_file", path="todo.txt")),
+        measured.Wanted(told("delete_file", path="draft.txt"), letter="x"),
+        measured.Wanted("sing"),
+    )
+    monkeypatch.setattr(measured, "run", lambda model, real=measured.run: real(model, wishes))
+    out = tmp_path / "run.json"
+    assert main(["bench", str(tmp_path / "acts"), "--act", "--repeats", "2", "--force", "-o", str(out)]) == 0
+    _, result = taken(out)
+    assert result.settings["act"] == [wanted.request for wanted in wishes]
+    assert {f"act_{stage}" for stage in measured.STAGES} <= set(result.measurements)
+    assert result.measurements["act_request"].repeats == (3, 3)
+    assert result.measurements["act_actions"].samples == (1, 1, 0, 1, 1, 0)
+    assert result.measurements["act_action"].repeats == (2, 2)
+    stages = sum(result.measurements[f"act_{stage}"].samples[0] for stage in measured.STAGES)
+    assert 0 < stages <= result.measurements["act_request"].samples[0]
+    said = capsys.readouterr().out
+    assert "p50" in said
+    assert "execution" in said
+    assert "2 of 3 requests led to 2 actions" in said
+    assert main(["report", str(out)]) == 2
+    assert "what acting took has no page" in capsys.readouterr().err
+    assert main(["report", str(out), "--format", "csv"]) == 0
+    assert "act_execution" in capsys.readouterr().out
+    assert main(["report", "diff", str(out), str(out)]) == 0
+    assert main(["bench", str(tmp_path / "acts"), "--act", "--full"]) == 2
+    assert "--act has requests of its own" in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_act_is_not_measured_so(folder, answers, capsys):
+    assert main(["bench", folder, "--act", "--force"]) == 2
+    assert "tiny cannot act" in capsys.readouterr().err

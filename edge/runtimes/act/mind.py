@@ -87,6 +87,7 @@ class Mind:
         self.hands, self.memory = hands, memory
         self.reader = reader or Reader(model, hands.manifest.functions(), stopped=stopped)
         self._tell, self._ask, self._stopped, self._budget = tell, ask, stopped, budget
+        self._reading_ms = 0.0  # what the model has taken of this request
 
     def act(self, request: str, given: Sequence[Given] = ()) -> Report:
         """Do what is wanted, as far as it is allowed.
@@ -105,8 +106,10 @@ class Mind:
             return report
         recalled = self.memory.recall(request, 3) if self.memory else []
         clock.stage("recall")
+        self._reading_ms = 0.0
         steps = self._planned(request, report, budget, bool(given))
-        clock.stage("intent and plan")
+        clock.stage("plan")
+        report.stages_ms |= {"intent": self._reading_ms, "plan": report.stages_ms.pop("plan") - self._reading_ms}
         report.tokens = budget.spent
         if report.unsaid:
             report.answer = "Nothing was done. " + " ".join(report.unsaid)
@@ -128,6 +131,13 @@ class Mind:
         report.tokens = budget.spent
         return report
 
+    def _read(self, wish: str, budget: Budget, **more: Any) -> Meaning:
+        began = time.perf_counter()
+        try:
+            return self.reader.read(wish, budget, **more)
+        finally:
+            self._reading_ms += (time.perf_counter() - began) * 1000
+
     def _planned(self, request: str, report: Report, budget: Budget, given: bool) -> list[Step]:
         """The steps of all wishes, in order. A wish cut off at a mere "and" that means nothing alone goes back."""
         wishes = clauses.split(
@@ -142,7 +152,7 @@ class Mind:
             begun.append(len(steps))
             wish = wishes[n]
             reads = given or any(self.hands.manifest.tools[s.tool].risk == "read" for s in steps)
-            meaning = self.reader.read(plan.pointed(wish.text) if reads else wish.text, budget)
+            meaning = self._read(plan.pointed(wish.text) if reads else wish.text, budget)
             if not (meaning.calls or meaning.missing) and not wish.sure:
                 wishes = clauses.merge(wishes, n)
                 n -= 1
@@ -179,7 +189,7 @@ class Mind:
                 if reply is None:
                     break
                 talk += [ask(unsaid), reply]
-                again = self.reader.read(wish, budget, told=talk)
+                again = self._read(wish, budget, told=talk)
                 if not again.calls and not again.missing:
                     break
                 known = again.calls[0] if again.calls else ToolCall(again.tool, {})
@@ -192,7 +202,7 @@ class Mind:
     def _rest(self, wish: str, step: Step, missing: Sequence[str], budget: Budget) -> Step:
         """A step whose missing arguments stand in an earlier wish: the model is told them, and says the others."""
         told = [ask(missing), ", ".join(str(step.arguments.get(name, "it")) for name in missing)]
-        again = self.reader.read(wish, budget, told=told)
+        again = self._read(wish, budget, told=told)
         if not again.calls or again.calls[0].name != step.tool:
             return step
         others = {k: v for k, v in again.calls[0].arguments.items() if k not in missing}
@@ -266,9 +276,9 @@ class Mind:
             f"step {step.number} failed ({for_person(outcome.reason)}). Say it in other words, or leave it:"
         )
         if words and words.strip():
-            meaning = self.reader.read(words.strip(), budget)
+            meaning = self._read(words.strip(), budget)
         else:
-            meaning = self.reader.read(step.wish, budget, without=(step.tool,))
+            meaning = self._read(step.wish, budget, without=(step.tool,))
         for call in meaning.calls[:1]:
             if call not in tried and not any(v == "it" for v in call.arguments.values()):
                 self._tell(f"another way: {call.name}")

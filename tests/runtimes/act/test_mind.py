@@ -110,7 +110,7 @@ def test_a_plan_is_shown_then_done_then_answered(world: World) -> None:
     assert report.whole
     assert report.answer.startswith("milk")
     assert not (world.home / "draft.txt").exists()
-    assert set(report.stages_ms) == {"recall", "intent and plan", "execution"}
+    assert set(report.stages_ms) == {"recall", "intent", "plan", "execution"}
 
 
 def test_a_later_step_takes_what_an_earlier_one_found(world: World) -> None:
