@@ -34,6 +34,7 @@ _LOAD_S = 900.0
 _QUIET_S = 120.0  # a device that works says so every few seconds
 _LOOK_S = 0.1  # how soon a stop goes over the link
 _PICTURE_BYTES = 32 << 20
+_UNKNOWN = "the worker knows no 'act'"  # says one of before
 
 
 @dataclass(frozen=True)
@@ -147,18 +148,16 @@ class Acting:
 
     def _allowed(self, asked: dict[str, Any]) -> bool:
         """What the person says to a question of the device, in which tool and risk are those of the manifest here."""
-        tool = self._tools.tools.get(str(asked.get("tool")))
-        if tool is None:
-            raise DeviceError(f"{self._where} asks for a tool that it was not given: {asked.get('tool')!r:.100}")
-        if self._ask is None:
-            return False
-        origin = asked.get("origin")
-        question = Question(
-            tool, json.loads(asked["arguments"]), f"on {self._where}: {for_person(asked['would'])}",
-            for_person(asked["reason"]), origin if origin in ORIGINS else ORIGINS[-1],
-            for_person(asked["confined_by"]),
-        )  # fmt: skip
-        return self._ask(question)
+        try:
+            tool = self._tools.tools[asked["tool"]]
+            question = Question(
+                tool, json.loads(asked["arguments"]), f"on {self._where}: {for_person(asked['would'])}",
+                for_person(asked["reason"]), asked["origin"] if asked["origin"] in ORIGINS else ORIGINS[-1],
+                for_person(asked["confined_by"]),
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError, AttributeError) as err:
+            raise DeviceError(f"{self._where} asks for what it was not given, or what makes no sense: {err!r}") from err
+        return self._ask is not None and self._ask(question)
 
 
 def _sent(source: Source) -> dict[str, Any]:
@@ -234,6 +233,11 @@ class _Worker:
         except DeviceError:
             self.lost = True
             raise
+        if said.get("error") == _UNKNOWN:
+            raise DeviceError(
+                f"{self._where}: the bundle was flashed by an edge that does not act there",
+                hint="flash it again: only what has changed is sent",
+            )
         said_well(said, self._where)
         return said
 

@@ -354,9 +354,23 @@ def test_a_tool_that_was_not_sent_is_not_asked_for(far, wires):
     sources = [manifest.find("files:notes")]
     with (
         Acting(far, None, sources, ask=lambda question: True) as there,
-        pytest.raises(DeviceError, match="asks for a tool that it was not given"),
+        pytest.raises(DeviceError, match="asks for what it was not given"),
     ):
         there._allowed({"tool": "sudo"})
+
+
+def test_a_worker_that_says_something_else(far, monkeypatch):
+    """An older one, and one that says what nobody understands."""
+    open_, answers = Local.open, ['{"error": "the worker knows no \'act\'", "code": 2}', '{"x": 1}']
+
+    def answered(self, argv):
+        return open_(self, ["sh", "-c", 'read line; echo "$0"', answers.pop(0)] if argv[-1] == "act" else argv)
+
+    monkeypatch.setattr(Local, "open", answered)
+    with pytest.raises(DeviceError, match=r"flashed by an edge that does not act there\n  flash it again"):
+        Acting(far, None, [manifest.find("files:notes")])
+    with pytest.raises(DeviceError, match=r"the worker says \['x'\], which is no answer"):
+        Acting(far, None, [manifest.find("files:notes")])
 
 
 def test_a_picture_that_is_too_large(tmp_path, monkeypatch):
