@@ -73,6 +73,11 @@ _RUNTIMES: Mapping[str, tuple[tuple[str, str | None], ...]] = {
     "tflite": (("ai-edge-litert", "tflite"), ("ml_dtypes", "tflite")),
 }
 _VISION: tuple[tuple[str, str | None], ...] = (("pillow", "vision"),)
+# Answers held to a form, and tools; not for whoever has neither here.
+_ACTING: tuple[tuple[str, str | None], ...] = (
+    ("llguidance", "act"), ("jsonschema", "act"), ("jsonschema-specifications", "act"), ("referencing", "act"),
+    ("rpds-py", "act"), ("attrs", "act"), ("typing_extensions", "act"),
+)  # fmt: skip
 
 _RUN = """#!/bin/sh
 # Start this pack's Python: sh run -m edge.runtimes.worker
@@ -200,6 +205,8 @@ def _requirements(formats: tuple[str, ...], vision: bool) -> list[str]:
         wanted += _RUNTIMES[name]
     if vision:
         wanted += _VISION
+    if importlib.util.find_spec("llguidance") and importlib.util.find_spec("jsonschema"):
+        wanted += _ACTING
     return sorted({f"{name}=={wheels.version_of(name, extra=extra)}" for name, extra in wanted})
 
 

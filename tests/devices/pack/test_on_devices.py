@@ -5,6 +5,8 @@ Under qemu-user, so what it takes says nothing about a device; that the tokens a
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from edge import bundle as bundles
@@ -20,6 +22,8 @@ from edge.runtimes.session import Sampling
 from edge.runtimes.sight import Prompt
 from tests.cells import N_NEW, compare, worker
 from tests.rigs import machines
+from tests.runtimes.act.test_mind import SHOWS, told
+from tests.tiny_bundle import IMAGE, tiny_bundle
 
 pytestmark = [pytest.mark.rig, pytest.mark.timeout(1800)]
 PROMPT = list(range(40, 52))
@@ -170,3 +174,40 @@ def test_packs_hold_what_their_bundles_need_and_no_more(phone):
     assert not {"onnxruntime", "llama_cpp", "ai_edge_litert"} & names
     assert build.build(["echo"], "armv8.2", vision=True) == made
     assert all((made.folder / file.path).stat().st_size == file.size_bytes for file in made.files)
+
+
+BELL = """
+[toolsets]
+files = {{ folder = "notes" }}
+[tools.ring]
+description = "Ring a bell."
+risk = "execute"
+timeout_s = 120
+command = ["{shell}", "-c", "echo rang"]
+"""
+
+
+@pytest.mark.parametrize(("kind", "shell"), [("phone", "/system/bin/sh"), ("pi", "/bin/sh")])
+def test_what_is_asked_for_here_is_done_there(request, tmp_path, monkeypatch, capsys, kind, shell):
+    """A model that says what it is told, under its grammar; the same pack as below."""
+    device = request.getfixturevalue(kind)
+    tiny_bundle(tmp_path / "acts", name="acts", template=SHOWS, image=IMAGE)
+    (tmp_path / "bell.toml").write_text(BELL.format(shell=shell))
+    home = f"{device.root}/home" if kind == "phone" else "."
+    device.run(["mkdir", "-p", f"{home}/notes"])
+    install.flash(tmp_path / "acts", device)
+    asked = []
+    monkeypatch.setattr("edge.runtimes.act.person.at_terminal", lambda: lambda question: asked.append(question) or True)
+    wish = f"{told('append_file', path='log.txt', text='once')} and then {told('ring')}"
+    code = main(["act", "acts", wish, "--tools", str(tmp_path / "bell.toml"), "--on", device.address, "--json"])
+    said = capsys.readouterr()
+    assert code == 0, said
+    record = json.loads(said.out)
+    assert [(step["tool"], step["status"], step["text"]) for step in record["steps"]] == [
+        ("append_file", "done", "added 5 bytes to log.txt"), ("ring", "done", "rang"),
+    ]  # fmt: skip
+    assert device.run(["cat", f"{home}/notes/log.txt"]).text == "once\n"
+    assert [question.tool.risk for question in asked] == ["write", "execute"]
+    assert '"event":"done"' in device.run(["cat", f"{device.root}/state/act/audit.jsonl"]).text
+    alone = device.run([f"{device.root}/bin/edge-act", told("ring"), "--tools", "files:notes"], timeout_s=600)
+    assert (alone.code, alone.text) == (1, "None of these tools can do that.\n")

@@ -74,6 +74,13 @@ def test_an_unknown_format_has_no_pack():
         build.build(["pdf"], "armv8.0")
 
 
+def test_what_holds_answers_to_a_form_comes_along_where_it_is_here(monkeypatch):
+    with_it = {line.partition("==")[0] for line in build._requirements(("echo",), False)}
+    monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: None)
+    without = {line.partition("==")[0] for line in build._requirements(("echo",), False)}
+    assert with_it - without == {name for name, _ in build._ACTING}
+
+
 class FakeApt:
     def __init__(self, pythons=(), folder=None):
         self.pythons, self.folder = pythons, folder
