@@ -34,11 +34,15 @@ class Package:
 
 
 class Apt:
-    """apt for `architecture` (in Debian's words: arm64), with its state below `folder`."""
+    """apt for `architecture` (in Debian's words: arm64), with its state below `folder`.
 
-    def __init__(self, folder: Path, architecture: str) -> None:
+    `sources` is a list of sources to use in place of the system's.
+    """
+
+    def __init__(self, folder: Path, architecture: str, sources: str | None = None) -> None:
         self.folder = folder.resolve()
         self.architecture = architecture
+        self._sources = sources
 
     def update(self) -> None:
         """Read the indexes anew. Raises `MissingError` without apt, `EdgeError` when no index can be had."""
@@ -50,12 +54,26 @@ class Apt:
         for name in ("state/lists/partial", "cache/archives/partial", "files"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         (self.folder / "status").touch()
+        if self._sources is not None:
+            (self.folder / "sources.list").write_text(self._sources)
         done = self._run("update")
         if done.returncode != 0:
             raise EdgeError(
                 f"apt cannot read the index of packages for {self.architecture}: {_last(done.stderr)}",
                 hint="is the network there, and do the sources in /etc/apt have that architecture?",
             )
+
+    def of(self, release: str) -> Apt:
+        """apt for that release of Debian, from the mirror that the system's own comes from. After `update`."""
+        done = self._run("indextargets", "--format", "$(ORIGIN) $(CODENAME) $(REPO_URI)", "Created-By: Packages")
+        found = re.findall(r"^Debian (\S+) (\S+)$", done.stdout, re.MULTILINE)
+        if not found:
+            raise EdgeError(f"there is no mirror of Debian among apt's sources, for its release {release}")
+        if release in (codename for codename, _ in found):
+            return self
+        keys = "/usr/share/keyrings/debian-archive-keyring.gpg"
+        line = f"deb [signed-by={keys}] {found[0][1]} {release} main\n"
+        return Apt(self.folder.with_name(f"{self.folder.name}-{release}"), self.architecture, line)
 
     def find(self, names: Sequence[str]) -> tuple[Package, ...]:
         """The current versions of `names`; `EdgeError` when one does not exist for the architecture."""
@@ -105,6 +123,8 @@ class Apt:
             "APT::Sandbox::User": "",  # who is not root cannot become apt's own user
             "APT::Get::List-Cleanup": "0",
         }
+        if self._sources is not None:
+            settings |= {"Dir::Etc::sourcelist": self.folder / "sources.list", "Dir::Etc::sourceparts": "/dev/null"}
         options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
         return subprocess.run(
             ["apt-get", *options, "-qq", *words],

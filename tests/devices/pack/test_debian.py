@@ -103,6 +103,22 @@ def test_what_a_package_needs_comes_with_it(fake_apt):
     assert [package.name for package in apt.closure(["z"])] == ["y", "z"]
 
 
+def test_another_release_comes_from_the_systems_mirror(fake_apt, tmp_path):
+    lines = "'$(ORIGIN) nodistro http://x/' 'Debian bookworm http://y/debian/' 'Debian bookworm-security http://z/'"
+    apt = fake_apt(f'printf \'%s\\n\' {lines}; echo "$@" > "$PWD/../said"')
+    apt.update()
+    assert apt.of("bookworm") is apt
+    other = apt.of("trixie")
+    other.update()
+    assert (other.folder / "sources.list").read_text().endswith("gpg] http://y/debian/ trixie main\n")
+    said = (other.folder / "said").read_text()
+    assert f"Dir::Etc::sourcelist={other.folder}/sources.list" in said
+    assert "Dir::Etc::sourceparts=/dev/null" in said
+    apt = fake_apt("exit 0")
+    with pytest.raises(EdgeError, match="no mirror of Debian among apt's sources, for its release trixie"):
+        apt.of("trixie")
+
+
 def test_what_apt_cannot_do_is_said_in_its_words(fake_apt):
     apt = fake_apt("echo 'E: no such host' >&2; exit 100")
     with pytest.raises(EdgeError, match="cannot read the index of packages for arm64: E: no such host"):
