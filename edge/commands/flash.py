@@ -5,6 +5,10 @@ device file. What cannot work is refused before anything is copied. Only what th
 sent; what was cut off goes on where it was. The bundle must pass its self-test on the device
 before one rename makes it current; what ran before stays, and edge rollback goes back to it.
 
+With --runner llama.cpp a GGUF bundle runs without Python, by one static program of a few megabytes:
+the smallest way, for text alone. edge chat --on is the same; measuring, pictures and serving need
+the runtime pack, which is what runs otherwise.
+
 With --service a Raspberry Pi serves what is current there from its start on, as edge serve does here:
 to itself, or with --host 0.0.0.0 to its network. edge remove DEVICE --service takes that away.
 
@@ -15,6 +19,7 @@ The image itself stays as it is, unless --in-place is given; --output names the 
 examples:
   edge flash out/SmolLM2-135M-Instruct-gguf-q4_k_m ssh://pi@raspberrypi
   edge flash BUNDLE adb:
+  edge flash BUNDLE adb: --runner llama.cpp
   edge flash BUNDLE local --json
   edge flash BUNDLE kitchen porch --jobs 2
   edge flash BUNDLE --all
@@ -52,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--context", type=int, metavar="N", help="tokens it must have memory for (default: all)")
     parser.add_argument("--root", metavar="FOLDER", help="where its store lies there")
     parser.add_argument("--python", metavar="PROGRAM", default="", help="a Python there that has the runtimes")
+    parser.add_argument("--runner", choices=("llama.cpp",), help="run it by this program alone (GGUF, arm64)")
     parser.add_argument("--require-signature", action="store_true", help="take signed bundles only, and pin the key")
     parser.add_argument("--key", metavar="KEY", help="the only key to take, in base64 or as a file; pins it")
     parser.add_argument("--allow-downgrade", action="store_true", help="even if it is older than what was there")
@@ -114,6 +120,8 @@ def _image(args: argparse.Namespace, service: Service) -> int:
     from edge.devices import install, signature
     from edge.devices.card import image as card
 
+    if args.runner:
+        raise UsageError("--runner is for devices that are there", hint="a card gets the runtime pack")
     if len(args.devices) > 1 or args.all or args.group:
         raise UsageError("one image at a time, and no devices beside it")
     path = Path(args.devices[0].removeprefix(_IMAGE)).expanduser()
@@ -153,7 +161,8 @@ def _one(target: Target, args: argparse.Namespace, progress: Progress) -> Flashe
         wishes = install.Wishes(
             root=args.root, python=args.python, context_length=args.context, force=args.force,
             require_signature=args.require_signature, key=signature.public_key(key) if key else None,
-            allow_downgrade=args.allow_downgrade, service=Service(args.host, args.port) if args.service else None,
+            runner=args.runner, allow_downgrade=args.allow_downgrade,
+            service=Service(args.host, args.port) if args.service else None,
         )  # fmt: skip
         device = target.connect()
         try:
@@ -169,7 +178,7 @@ def _one(target: Target, args: argparse.Namespace, progress: Progress) -> Flashe
 def _record(target: Target, result: Flashed | EdgeError) -> dict[str, Any]:
     if isinstance(result, EdgeError):
         return {"device": target.name, "error": result.message, "hint": result.hint, "code": result.exit_code}
-    return result.record()
+    return {**result.record(), "device": target.name, "address": result.device}
 
 
 def _line(target: Target, result: Flashed | EdgeError, root: str | None) -> str:

@@ -73,6 +73,7 @@ class Wishes:
     key: str | None = None  # the only one to take; pins it
     allow_downgrade: bool = False
     force: bool = False  # although preflight speaks against it
+    runner: str | None = None  # started by this program, whatever the device has
     service: Service | None = None  # serve what is current, from now on and whenever the device starts
 
 
@@ -164,7 +165,8 @@ class _Flash:
         there = self._store.inventory()
         signature.admit(self._signed, bundle, there, self._device.address, self._wishes)
         wanted = self._wishes.service
-        how = runner.choose(bundle, self.facts, progress, serves=wanted is not None or there.served is not None)
+        serves = wanted is not None or there.served is not None
+        how = runner.choose(bundle, self.facts, progress, serves=serves, wanted=self._wishes.runner)
         packs = [p for p in how.packs if p.id not in there.packs]
         files = {e.sha256: e for e in self._entries}
         for pack in packs:

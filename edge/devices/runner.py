@@ -1,4 +1,7 @@
-"""How a bundle is started on a device: with its own Python where that has what is needed, else with our pack."""
+"""How a bundle is started on a device: with its own Python where that has what is needed, else with our pack.
+
+A GGUF bundle may be started by one static program instead, which is asked for by name (`ALONE`).
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,13 @@ from edge.bundle import Bundle, sha256_of
 from edge.devices import shipped
 from edge.devices.facts import Facts
 from edge.devices.store import Entry
-from edge.errors import DeviceError
+from edge.errors import DeviceError, UsageError
 from edge.find import load
 from edge.progress import Progress
 
 # Format -> the Python package that runs it, and the extra that installs it.
 _RUNTIME = {"gguf": "llama_cpp", "onnx": "onnxruntime", "tflite": "ai_edge_litert"}
+ALONE = "llama.cpp"
 _PYTHON = (3, 11)
 _LARGE_BYTES = 1 << 18  # files from here on are shared between packs one by one
 
@@ -42,6 +46,11 @@ esac
 {start} -m $runs "$@"
 """
 
+_START_ALONE = """\
+root=$(cd "${{0%/*}}/.." && pwd -P) || exit 1
+exec "$root/packs/{pack}/{program}" "$root/bundles/{bundle}" {bundle} "$@"
+"""
+
 
 @dataclass(frozen=True)
 class Pack:
@@ -61,8 +70,15 @@ class Runner:
     packs: tuple[Pack, ...]
 
 
-def choose(bundle: Bundle, facts: Facts, progress: Progress, *, serves: bool = False) -> Runner:
-    """What starts `bundle` there; with `serves`, as a server too. Raises `DeviceError` when nothing does."""
+def choose(
+    bundle: Bundle, facts: Facts, progress: Progress, *, serves: bool = False, wanted: str | None = None
+) -> Runner:
+    """What starts `bundle` there; with `serves`, as a server too; by the program `wanted` if one is named.
+
+    Raises `DeviceError` when nothing does.
+    """
+    if wanted is not None:
+        return _alone(bundle, facts, progress, serves=serves)
     lacking = lacks(bundle, facts)
     if not lacking:
         code = _code()
@@ -90,6 +106,32 @@ def packed(bundle: Bundle, level: str, progress: Progress, *, serves: bool = Fal
     start = "exec " + " ".join(f'"{word}"' for word in words)
     web = [_web(tuple(map(int, made.python.split("."))), progress)] if serves else []
     return Runner(_START.format(start=start, bundle=bundle.id), f"the runtime pack for {level}", (_split(made), *web))
+
+
+def _alone(bundle: Bundle, facts: Facts, progress: Progress, *, serves: bool) -> Runner:
+    """llama.cpp as one program. `UsageError` for what it cannot do, `DeviceError` where it cannot run."""
+    otherwise = "leave --runner out: the runtime pack can"
+    if bundle.format != "gguf":
+        raise UsageError(f"{ALONE} alone runs GGUF bundles; {bundle.name} is {bundle.format}", hint=otherwise)
+    if bundle.image:
+        raise UsageError(f"{bundle.name} sees pictures, which {ALONE} alone does not", hint=otherwise)
+    if serves:
+        raise UsageError(
+            f"a service serves what is current there, which {ALONE} alone cannot",
+            hint=f"{otherwise}; or take the service away: edge remove DEVICE --service",
+        )
+    if facts.profile.machine != "aarch64" or facts.bits != 64:
+        raise DeviceError(
+            f"there is no {ALONE} alone for {facts.profile.machine} ({facts.bits} bit), only for arm64",
+            hint="leave --runner out",
+        )
+    alone = load("edge.devices.pack", "alone")
+    level = load("edge.devices.pack", "levels").best(facts.profile.features)
+    folder: Path = alone.build(level, progress)
+    files = sorted(folder.iterdir())
+    pack = _tarred("alone", [(path.name, path, os.access(path, os.X_OK)) for path in files])
+    start = _START_ALONE.format(pack=pack.id, program=alone.PROGRAM, bundle=bundle.id)
+    return Runner(start, f"{ALONE} alone for {level.name}", (pack,))
 
 
 def _web(python: Sequence[int], progress: Progress) -> Pack:

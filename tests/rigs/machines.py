@@ -27,12 +27,13 @@ def laptop(folder: Path) -> Iterator[protocol.Device]:
 
 
 @contextmanager
-def pi(folder: Path, cpu: str = "cortex-a76") -> Iterator[protocol.Device]:
+def pi(folder: Path, cpu: str = "cortex-a76", release: str = "bookworm") -> Iterator[protocol.Device]:
     """arm64 Debian behind sshd, whose Python has no numpy."""
-    rig = raspberry.Rig(folder, cpu)
+    rig = raspberry.Rig(folder, cpu, release)
     try:
         with environment({"EDGE_SSH_CONFIG": str(rig.config)}):
             device = connect(rig.address)
+            device.tree, device.config = rig.tree, rig.config  # type: ignore[attr-defined]
             yield device
             device.close()
     finally:
@@ -50,7 +51,11 @@ def phone(folder: Path, cpu: str = "cortex-a76") -> Iterator[protocol.Device]:
         with _phone(folder, cpu) as device:
             yield device
         return
-    with Adb(folder / "home") as adb, environment(adb.environment), _phone(folder, cpu) as device:
+    with (
+        Adb(folder / "home") as adb,
+        environment({"ANDROID_ADB_SERVER_PORT": str(adb.port)}),
+        _phone(folder, cpu) as device,
+    ):
         yield device
 
 

@@ -12,8 +12,8 @@ import pytest
 from edge import bundle as bundles
 from edge import measurement
 from edge.cli import main
-from edge.devices import install
-from edge.devices.pack import build, levels
+from edge.devices import install, runner
+from edge.devices.pack import build, levels, wheels
 from edge.devices.store import Store
 from edge.errors import DeviceError
 from edge.report import render
@@ -27,31 +27,34 @@ from tests.tiny_bundle import IMAGE, tiny_bundle
 
 pytestmark = [pytest.mark.rig, pytest.mark.timeout(1800)]
 PROMPT = list(range(40, 52))
+# A measurement in miniature, whoever else is at work.
+FEW = ["--repeats", "1", "--prompt-tokens", "8", "--depths", "8", "--new-tokens", "4", "--force"]
 
 
-def a(kind, tmp_path_factory, cpu):
-    """A device for a module."""
-    if reason := machines.missing(kind):
+@pytest.fixture(scope="module")
+def old_phone(tmp_path_factory, adb):
+    """One whose processor has no dot products, as a Raspberry Pi 4's."""
+    if reason := machines.missing("android"):
         pytest.skip(reason)
-    with machines.KINDS[kind](tmp_path_factory.mktemp(kind), cpu) as device:
+    with machines.phone(tmp_path_factory.mktemp("android"), "cortex-a72") as device:
         yield device
 
 
 @pytest.fixture(scope="module")
-def phone(tmp_path_factory):
-    yield from a("android", tmp_path_factory, "cortex-a76")
-
-
-@pytest.fixture(scope="module")
-def old_phone(tmp_path_factory):
-    """One whose processor has no dot products, as a Raspberry Pi 4's."""
-    yield from a("android", tmp_path_factory, "cortex-a72")
-
-
-@pytest.fixture(scope="module")
-def pi(tmp_path_factory):
-    """A Raspberry Pi 4, whose Python has no numpy."""
-    yield from a("pi", tmp_path_factory, "cortex-a72")
+def trixie(tmp_path_factory):
+    """A Raspberry Pi 5 with the newer Debian, whose user has an environment of his own with onnxruntime in it."""
+    if reason := machines.missing("pi"):
+        pytest.skip(reason)
+    names = ("numpy", "tokenizers", "jinja2", "markupsafe", "onnxruntime")
+    wanted = [f"{name}=={wheels.version_of(name, extra=None)}" for name in names]
+    with machines.pi(tmp_path_factory.mktemp("pi"), release="trixie") as device:
+        venv = device.tree.root / "home/pi/venv"
+        (venv / "bin").mkdir(parents=True)
+        (venv / "bin/python3").symlink_to("/usr/bin/python3")
+        (venv / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = false\n")
+        for wheel in wheels.download(wanted, "3.13", venv / "wheels"):
+            wheels.unpack(wheel, venv / "lib/python3.13/site-packages")
+        yield device
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +108,25 @@ def test_a_phone_says_what_this_machine_says(phone, tiny, format_name):
     assert phone.run(["find", "/data", "/sdcard", "-name", "*onnxruntime.db*", "-o", "-name", "deviceid"]).out == b""
 
 
+def test_llama_cpp_alone_says_the_same_and_goes_back(phone, tiny, capfd):
+    folder = tiny("gguf")
+    install.flash(folder, phone)
+    done = install.flash(folder, phone, install.Wishes(runner=runner.ALONE))
+    assert (done.changed, done.how) == (True, "llama.cpp alone for armv8.2")
+    there = Store(phone).inventory()
+    assert [name.partition("-")[0] for name in there.packs] == ["alone"]  # what no bundle needs is gone
+    assert_it_says_the_same(phone, folder)
+    assert_it_talks_by_itself(phone, folder)
+    assert main(["chat", "--on", phone.address, "-p", "hello", "--max-tokens", "4"]) == 0
+    assert main(["bench", "--on", phone.address, *FEW]) == 1
+    assert "llama.cpp alone does not measure itself\n  flash the bundle without --runner" in capfd.readouterr().err
+    start = f"{phone.root}/refs/{done.bundle.id}.start"
+    long = phone.run(["sh", start, "serve"], b'{"do":"open"}\n{"do":"generate","ids":[%s7]}\n' % (b"5," * 999))
+    assert "64 fit" in json.loads(long.text.splitlines()[-1])["error"]
+    assert Store(phone).fsck() == ()
+    assert install.flash(folder, phone).how == "the runtime pack for armv8.2"
+
+
 def test_a_processor_without_dot_products_gets_a_pack_without_them(old_phone, tiny):
     folder = tiny("gguf")
     done = install.flash(folder, old_phone)
@@ -134,11 +156,21 @@ def test_a_raspberry_pi_runs_the_same_pack_beside_its_own_python(pi, tiny):
     assert_it_talks_by_itself(pi, folder)
 
 
+def test_the_newer_debian_runs_it_with_its_own_python_or_with_the_pack(trixie, tiny):
+    folder = tiny("onnx")
+    done = install.flash(folder, trixie, install.Wishes(python="/home/pi/venv/bin/python3"))
+    assert done.how.startswith("its own Python 3.13.")
+    assert done.facts.system.startswith("Debian GNU/Linux 13")
+    assert_it_says_the_same(trixie, folder)
+    done = install.flash(folder, trixie)
+    assert (done.changed, done.how) == (True, "the runtime pack for armv8.2")
+    assert_it_says_the_same(trixie, folder)
+
+
 def test_a_raspberry_pi_is_measured_there_and_says_how_it_is(pi, tiny, tmp_path):
     install.flash(tiny("gguf"), pi)
     out = tmp_path / "run.json"
-    few = ["--repeats", "1", "--prompt-tokens", "8", "--depths", "8", "--new-tokens", "4", "--force"]
-    assert main(["bench", "--on", pi.address, *few, "-o", str(out)]) == 0
+    assert main(["bench", "--on", pi.address, *FEW, "-o", str(out)]) == 0
     run = measurement.read(out)
     [result] = run.results
     assert result.emulated
@@ -154,6 +186,17 @@ def test_a_raspberry_pi_is_measured_there_and_says_how_it_is(pi, tiny, tmp_path)
     assert "Emulated: speeds say nothing about a real device" in page
     assert "<td>temperature</td><td>42 °C</td><td>42 °C</td><td>42 °C</td>" in page
     assert "<td>throttling</td><td>not measured</td><td>not measured</td><td>not measured</td>" in page
+
+
+def test_a_phone_is_measured_there_and_says_how_it_is(phone, tiny, tmp_path):
+    install.flash(tiny("gguf"), phone)
+    out = tmp_path / "run.json"
+    assert main(["bench", "--on", phone.address, *FEW, "-o", str(out)]) == 0
+    [result] = measurement.read(out).results
+    assert result.emulated
+    assert len(result.measurements["inter_token"].samples) > 0
+    for state in (result.before, *result.during, result.after):
+        assert (state["battery_percent"], state["thermal_status"]) == (84, 0)
 
 
 def test_a_phone_sees_what_this_machine_sees(phone, tiny, tmp_path):
