@@ -125,3 +125,15 @@ def test_every_result_is_of_a_benchmark_that_is_there():
     for name, record in table.records().items():
         assert (ROOT / "benchmarks" / f"{name}.py").is_file()
         assert record["samples"]
+
+
+def test_the_tests_that_the_page_of_faults_names_are_there():
+    text = (ROOT / "docs/reference/faults.md").read_text(encoding="utf-8")
+    names, file = [], ""
+    for named, test in re.findall(r"`([\w/]+\.py)`|\b(test_\w+)(?!\.py)\b", text):
+        file = named or file
+        if test:
+            names.append((file, test))
+    assert len(names) > 30
+    for file, test in names:
+        assert f"def {test}(" in (ROOT / "tests/devices" / file).read_text(encoding="utf-8"), (file, test)

@@ -45,6 +45,9 @@ def run(args: argparse.Namespace) -> int:
         return found.exit_code
     for fault in found.faults:
         print(f"{args.device}: {repair.words(fault)}")
+    now = f"{found.current or 'nothing'} is current"
+    if found.current != found.before:
+        now = f"{found.current or 'nothing'} runs now, in place of {found.before or 'nothing'}"
     mend = f"edge fsck {args.device} --repair --from BUNDLE"
     if not found.faults:
         what = "everything is as it should be" if found.current else "nothing is installed there that could be damaged"
@@ -52,10 +55,8 @@ def run(args: argparse.Namespace) -> int:
     elif not args.repair:
         print(f"put it right with: {mend}")
     elif not found.left:
-        print(f"{args.device}: {found.current or 'nothing'} is current; everything is as it should be now")
+        print(f"{args.device}: {now}; everything is as it should be now")
     else:
-        print(
-            f"{args.device}: {found.current or 'nothing'} is current; left: {'; '.join(map(repair.words, found.left))}"
-        )
+        print(f"{args.device}: {now}; left: {'; '.join(map(repair.words, found.left))}")
         print(f"what is lost comes back with: edge flash BUNDLE {args.device}, or {mend}")
     return found.exit_code

@@ -28,11 +28,12 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Checked:
-    """What was wrong, what is still, and what runs now."""
+    """What was wrong, what is still, what runs now, and what ran before."""
 
     faults: tuple[Fault, ...]
     left: tuple[Fault, ...]
     current: str | None
+    before: str | None = None
 
     @property
     def exit_code(self) -> int:
@@ -73,12 +74,12 @@ def fsck(
     """
     progress = progress or Silent()
     store = Store(device, root)
-    if store.inventory().root is None:
+    if (found := store.inventory()).root is None:
         return Checked((), (), None)
     progress.start(f"hashing what is on {device.address}")
     faults = store.fsck()
     if not faults or not repair:
-        return Checked(faults, faults, store.inventory().current)
+        return Checked(faults, faults, found.current, found.current)
     known: dict[str, Entry] = {}
     for folder in sources:
         bundle = bundles.read(folder)
@@ -99,7 +100,7 @@ def fsck(
             if there.previous and there.previous not in broken and there.previous in there.bundles:
                 held.rollback()
             left = store.fsck()
-    return Checked(faults, left, store.inventory().current)
+    return Checked(faults, left, store.inventory().current, found.current)
 
 
 def _send(held: Held, store: Store, entries: Sequence[Entry]) -> None:

@@ -94,3 +94,7 @@ def test_the_verb(both, folders, capsys, monkeypatch):
     assert "a file is damaged" in capsys.readouterr().out
     assert main(["fsck", "x", "--repair", "--from", str(folders[1]), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["left"] == []
+    spoil(blob(both, folders[1], "own weights.bin"), "flipped")
+    assert main(["fsck", "x", "--repair"]) == 1
+    old, new = (bundles.read(folder).id for folder in folders)
+    assert f"{old} runs now, in place of {new}; left: bundle {new} lacks a file" in capsys.readouterr().out
