@@ -22,7 +22,6 @@ from edge.devices.install import Wishes, flash
 from edge.devices.service import Service
 from edge.devices.store import Store
 from edge.errors import DeviceError, EdgeError, InputError, MissingError, UsageError
-from tests.rigs import card, machine
 from tests.tiny_bundle import tiny_bundle
 
 MIB = 1 << 20
@@ -289,27 +288,6 @@ def test_a_partition_that_cannot_grow_is_refused_with_what_to_do(files, tmp_path
 
 
 # --- a card that is booted
-
-
-@pytest.fixture(scope="module")
-def booted(tmp_path_factory):
-    """A machine that starts from a card with a bundle in it, and the folder that the bundle is in."""
-    if reason := machine.missing():
-        pytest.skip(reason)
-    if ext4.NEED.missing:
-        pytest.skip(f"images of cards need {ext4.NEED.install}")
-    folder = tmp_path_factory.mktemp("card")
-    tiny_bundle(folder / "tiny")
-    original, before = card.card().image, card.card().image.stat()
-    written = image.write(folder / "tiny", original, folder / "new.img")
-    assert written.grown_bytes > 0
-    assert original.stat().st_mtime_ns == before.st_mtime_ns
-    rig = machine.Machine(folder, folder / "new.img")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGE_SSH_CONFIG", str(rig.config))
-        rig.start()
-        yield rig, folder
-    rig.stop()
 
 
 def asked(rig, words, port=8080, patience_s=300):

@@ -73,20 +73,22 @@ def disks(
     durable, left = folder / "durable.img", folder / "left.img"
     _copy(base, durable)
     done = 0
-    with log.open("rb") as source, durable.open("r+b") as disk:
-        for cut in sorted(cuts):
-            flushed = max((i for i in range(cut, done - 1, -1) if writes[i].flush), default=done)
-            for write in writes[done:flushed]:
-                _apply(source, disk, write, None)
-            done = max(done, flushed)
-            disk.flush()
-            _copy(durable, left)
-            with left.open("r+b") as lossy:
-                for write in writes[done : cut + 1]:
-                    _apply(source, lossy, write, chance)
-            yield cut, left
-            left.unlink()
-    durable.unlink()
+    try:
+        with log.open("rb") as source, durable.open("r+b") as disk:
+            for cut in sorted(cuts):
+                flushed = max((i for i in range(cut, done - 1, -1) if writes[i].flush), default=done)
+                for write in writes[done:flushed]:
+                    _apply(source, disk, write, None)
+                done = max(done, flushed)
+                disk.flush()
+                _copy(durable, left)
+                with left.open("r+b") as lossy:
+                    for write in writes[done : cut + 1]:
+                        _apply(source, lossy, write, chance)
+                yield cut, left
+    finally:  # also when nobody asks for the rest
+        for disk_image in (left, durable):
+            disk_image.unlink(missing_ok=True)
 
 
 def _apply(source, disk, write: Write, chance: random.Random | None) -> None:  # type: ignore[no-untyped-def]
