@@ -61,19 +61,27 @@ static llama_token pick(const float * given, int n, const sampling_t & s, const 
         found.emplace_back(std::exp((double) ((logits[i] - top) / (float) s.temperature)), i);
         total += found.back().first;
     }
-    std::stable_sort(found.begin(), found.end(), [](auto & a, auto & b) { return a.first > b.first; });
+    // Sorting a whole vocabulary takes longer than a small model's token: what no filter can keep goes before.
+    const auto likelier = [](const auto & a, const auto & b) {
+        return a.first != b.first ? a.first > b.first : a.second < b.second;
+    };
     if (s.top_k && s.top_k < n) {
+        std::nth_element(found.begin(), found.begin() + s.top_k, found.end(), likelier);
         found.resize(s.top_k);
         total = 0;
         for (auto & one : found) total += one.first;
+    } else if (s.top_p < 1 || s.min_p > 0) {
+        const double least = std::max((1 - s.top_p) * total / n, s.min_p);
+        found.erase(std::remove_if(found.begin(), found.end(), [&](auto & one) { return one.first < least; }), found.end());
     }
+    if (s.top_k || s.top_p < 1 || s.min_p > 0) std::sort(found.begin(), found.end(), likelier);
     if (s.top_p < 1) {
         double sum = 0;
         size_t keep = 0;
         while (keep < found.size() && sum < s.top_p * total) sum += found[keep++].first;
         found.resize(std::max<size_t>(1, keep));
     }
-    while (found.size() > 1 && found.back().first < s.min_p * found[0].first) found.pop_back();
+    while (s.min_p > 0 && found.size() > 1 && found.back().first < s.min_p * found[0].first) found.pop_back();
     double sum = 0;
     for (auto & one : found) sum += one.first;
     double drawn = std::uniform_real_distribution<double>(0, sum)(chance);
