@@ -25,11 +25,12 @@ int main(int argc, char ** argv) {
         if (verb == "serve") return serve(bundle);
         if (verb == "selftest") return selftest(bundle);
         if (verb == "ask") return ask(bundle, {words.begin() + 3, words.end()});
-        const std::string what = verb == "bench" ? "measure itself" : verb == "listen" ? "serve" : "know '" + verb + "'";
+        const bool acts = verb == "act" || verb == "alone";
+        const std::string what = verb == "bench" ? "measure itself" : verb == "listen" ? "serve" : acts ? "act" : "know '" + verb + "'";
         throw refusal("llama.cpp alone does not " + what, "flash the bundle without --runner", 2);
     } catch (const std::exception & err) {
         const json found = error_of(err);
-        if (verb == "ask" || verb == "listen") std::fprintf(stderr, "edge: %s\n", err.what());
+        if (verb == "ask" || verb == "listen" || verb == "alone") std::fprintf(stderr, "edge: %s\n", err.what());
         else say(found);
         return found.at("code").get<int>();
     }
