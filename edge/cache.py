@@ -38,8 +38,16 @@ def find(kind: str, name: str) -> Path | None:
 
 
 def discard(kind: str, name: str) -> None:
-    """Forget a finished folder that turned out to be damaged."""
-    shutil.rmtree(root() / kind / name, ignore_errors=True)
+    """Forget a finished folder: it is gone from its place at once, and then file by file; half of it is never found."""
+    place = root() / kind / name
+    try:
+        work = work_folder(place.parent)
+        try:
+            os.rename(place, work / name)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    except FileNotFoundError:
+        pass
 
 
 @contextmanager

@@ -36,8 +36,13 @@ def kept() -> list[Kept]:
     found = []
     for kind in _folders(cache.root()):
         for entry in os.scandir(kind):
-            if not entry.name.startswith(".edge-"):
-                found.append(Kept(kind.name, entry.name, _bytes(Path(entry.path)), entry.stat().st_mtime))
+            if entry.name.startswith(".edge-"):
+                continue
+            try:
+                used_s = entry.stat(follow_symlinks=False).st_mtime
+            except FileNotFoundError:  # it went while we looked
+                continue
+            found.append(Kept(kind.name, entry.name, _bytes(Path(entry.path)), used_s))
     return sorted(found, key=lambda one: (one.used_s, one.kind, one.name))
 
 
@@ -87,11 +92,12 @@ def _folders(place: Path) -> Iterator[Path]:
 def _bytes(place: Path) -> int:
     """What removing `place` frees: files with another name elsewhere stay."""
     total = 0
-    for path in [place, *place.rglob("*")] if place.is_dir() else [place]:
+    files = [Path(top, name) for top, _, names in os.walk(place) for name in names]
+    for path in files if place.is_dir() else [place]:
         try:
             stat = path.lstat()
         except OSError:
             continue
-        if not path.is_dir() and stat.st_nlink == 1:
+        if stat.st_nlink == 1:
             total += stat.st_blocks * 512
     return total

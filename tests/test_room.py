@@ -42,6 +42,28 @@ def test_the_longest_unused_goes_first_until_enough_is_gone():
     assert cache.find("onnx-quantized", "older") is None
 
 
+def test_a_removal_that_is_cut_short_leaves_no_half(monkeypatch):
+    keep("gguf-full", "one")
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache.shutil, "rmtree", stop)
+        with pytest.raises(KeyboardInterrupt):
+            room.remove(room.kept())
+    assert cache.find("gguf-full", "one") is None
+    assert room.kept() == []
+    cache.discard("gguf-full", "one")  # what is not there is not missed
+    cache.discard("nothing", "one")
+
+
+def test_what_leads_nowhere_is_no_error():
+    keep("checkpoints", "one")
+    (cache.root() / "checkpoints" / "lost").symlink_to("nowhere")
+    assert {one.name for one in room.kept()} == {"one", "lost"}
+
+
 def test_asking_for_a_thing_makes_it_the_newest():
     keep("gguf-full", "asked", unused_h=50)
     keep("gguf-full", "other", unused_h=40)

@@ -46,9 +46,9 @@ def run(args: argparse.Namespace) -> int:
     elif args.dry_run:
         for one in going:
             print(f"{one.kind}/{one.name}  {one.n_bytes / 1e6:.1f} MB")
-        print(f"{len(going)} would go, {freed / 1e9:.1f} GB")
+        print(f"{len(going)} would go, {freed / 1e6:,.1f} MB")
     else:
-        print(f"{len(going)} removed, {freed / 1e9:.1f} GB are free again")
+        print(f"{len(going)} removed, {freed / 1e6:,.1f} MB are free again")
     return 0
 
 
@@ -61,8 +61,8 @@ def _show(kept: Sequence[room.Kept], *, as_json: bool) -> int:
         return 0
     print(f"{root()}, {total / 1e9:.1f} GB")
     for kind in kinds:
-        days = (time.time() - kind["used_s"]) / 86400
-        used = "today" if days < 1 else f"{days:.0f} days ago"
+        days = int((time.time() - kind["used_s"]) / 86400)
+        used = "today" if days < 1 else "yesterday" if days == 1 else f"{days} days ago"
         goes = "made again when needed" if kind["made_again"] else "stays"
         print(f"  {kind['kind']:<18} {kind['count']:>4} {kind['bytes'] / 1e6:>10,.1f} MB  {used:<12} {goes}")
     return 0

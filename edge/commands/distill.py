@@ -38,8 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from edge.commands import _progress
     from edge.errors import UsageError
+    from edge.export import publish
     from edge.export.distill import recipe as recipes
-    from edge.export.distill.run import distill
+    from edge.export.distill.run import RECORD, distill
     from edge.export.source import open_source
 
     recipe = recipes.read(args.recipe)  # before anything is opened: it may be wrong
@@ -49,6 +50,10 @@ def run(args: argparse.Namespace) -> int:
         target = args.output / (args.name or f"{teacher.name}-{recipe.name}")
         if target.exists() and not args.replace:
             raise UsageError(f"{target} is there already", hint="give --replace, or another place with -o or --name")
+        if target.exists() and not (target / RECORD).is_file():
+            raise UsageError(
+                f"{target} is no student, so none takes its place", hint="give another place with -o or --name"
+            )
         done = distill(teacher, recipe, progress)
         if os.environ.get("RANK", "0") != "0":  # one of several processes writes
             return 0
@@ -56,8 +61,11 @@ def run(args: argparse.Namespace) -> int:
         work = target.with_name(f"{target.name}.part")
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(done.student.folder, work)
-        shutil.rmtree(target, ignore_errors=True)
-        work.rename(target)
+        if target.exists():
+            publish.exchange(work, target)
+            shutil.rmtree(work, ignore_errors=True)
+        else:
+            work.rename(target)
     if args.json:
         print(json.dumps({"folder": str(target), **done.record}, indent=2))
         return 0

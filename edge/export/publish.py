@@ -31,7 +31,7 @@ def publishing(target: Path, *, replace: bool) -> Iterator[Path]:
         if (work / bundle.MANIFEST).is_file():
             work.chmod(0o755)
             if replace and target.exists():
-                _exchange(work, target)
+                exchange(work, target)
             else:
                 refuse_existing(target)
                 os.rename(work, target)
@@ -47,7 +47,7 @@ def refuse_existing(target: Path) -> None:
         )
 
 
-def _exchange(new: Path, old: Path) -> None:
+def exchange(new: Path, old: Path) -> None:
     """Swap two folders in one step (renameat2); where the system cannot, in two."""
     try:
         swap = ctypes.CDLL(None, use_errno=True).renameat2

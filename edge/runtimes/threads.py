@@ -90,6 +90,8 @@ def once(folder: Path, *, check: bool = True) -> Trial | None:
 
 def worth_trying(bundle: Bundle) -> tuple[int, ...]:
     """The counts that `find` would try; none where one is sure, or it was tried before."""
+    if bundle.context_length < len(_PROMPT) + _LEAST_TOKENS or bundle.vocab_size <= max(_PROMPT):
+        return ()  # too little to try anything with
     counts = candidates()
     return counts if len(counts) > 1 and remembered(bundle) is None else ()
 

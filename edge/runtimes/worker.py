@@ -180,8 +180,9 @@ def selftest(folder: Path) -> dict[str, Any]:
         )
     from edge.runtimes import meter, threads
 
+    peak_rss_bytes = meter.peak_rss_bytes()  # of the test alone, without the trial after it
     threads.once(folder, check=False)
-    return {"bundle": bundle.id, "tokens": found, "compared": len(tokens), "peak_rss_bytes": meter.peak_rss_bytes()}
+    return {"bundle": bundle.id, "tokens": found, "compared": len(tokens), "peak_rss_bytes": peak_rss_bytes}
 
 
 def ask(folder: Path, words: Sequence[str], inputs: TextIO) -> None:

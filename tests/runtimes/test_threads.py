@@ -40,6 +40,14 @@ def test_what_is_worth_trying(tmp_path, monkeypatch, speeds, physical, wanted):
     assert cores(tmp_path, monkeypatch, *speeds, physical=physical) == wanted
 
 
+@pytest.mark.parametrize("context_length", [4, 8])
+def test_a_bundle_that_holds_too_little_is_not_tried(tmp_path, monkeypatch, context_length):
+    bundle = tiny_bundle(tmp_path / "tiny", context_length=context_length)
+    monkeypatch.setattr(threads, "candidates", lambda *_: (2, 1))
+    assert threads.worth_trying(bundle) == ()
+    assert threads.once(tmp_path / "tiny") is None
+
+
 def trial(times, load_s=0.1):
     asked = []
 
@@ -109,6 +117,7 @@ def test_chat_tries_before_its_first_answer_only(bundle, monkeypatch, capsys):
     times = {1: 10.0, 2: 5.0}
     tried = []
     monkeypatch.setattr(threads, "candidates", lambda: (1, 2))
+    monkeypatch.setattr(threads, "_allowed", lambda: [0, 1])
     monkeypatch.setattr(threads, "_ms_per_token", lambda *ask: (tried.append(ask[2]) or times[ask[2]], 0.0))
     assert main(["chat", str(bundle), "-p", "hello", "--max-tokens", "3", "--threads", "1"]) == 0
     assert not tried

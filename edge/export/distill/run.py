@@ -89,8 +89,17 @@ def distill(teacher: Checkpoint, recipe: Recipe, progress: Progress | None = Non
     record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     made = open_folder(folder)
     identity = {**made.identity, f"teacher: {teacher.name}": teacher.id, "recipe": recipe.id}
-    student = replace(made, name=f"{teacher.name}-{recipe.name}", identity=identity, licence=teacher.licence)
+    licence = _licence(teacher.licence, record)
+    student = replace(made, name=f"{teacher.name}-{recipe.name}", identity=identity, licence=licence)
     return Distilled(student, record)
+
+
+def _licence(teachers: str | None, record: dict[str, Any]) -> str | None:
+    """The teacher's; with that of the checkpoint that the student was, where it was one; none where one is unknown."""
+    own = [step.get("licence") for step in record["steps"] if step["kind"] == "checkpoint"]
+    if not own or own[0] == teachers:
+        return teachers
+    return f"{own[0]} AND {teachers}" if own[0] and teachers else None
 
 
 def _check(teacher: Checkpoint, recipe: Recipe) -> None:
@@ -134,11 +143,13 @@ def _made(teacher: Checkpoint, recipe: Recipe, progress: Progress) -> Path:
     for path in files:
         if not path.is_file():
             raise UsageError(f"there is no text file {path}", hint="names under [text] are below the recipe's folder")
+    kinds = [f"{STUDENTS}.{step.kind}" for step in recipe.steps] + [f"{LOSSES}.{loss.kind}" for loss in recipe.losses]
     key = cache.key(
         teacher=teacher.id,
         recipe=recipe.id,
         text=[cache.hash_of(path) for path in files],
-        code=[code, *(cache.code_of(f"{STUDENTS}.{step.kind.replace('-', '_')}") for step in recipe.steps)],
+        sources=[load(STUDENTS, s.kind).source(s.options, recipe.folder).id for s in recipe.steps if _opens(s)],
+        code=[code, *(cache.code_of(kind.replace("-", "_")) for kind in kinds)],
     )
     if (found := cache.find("students", key)) is not None:
         return found
@@ -161,6 +172,11 @@ def _made(teacher: Checkpoint, recipe: Recipe, progress: Progress) -> Path:
                         (folder / path.name).write_bytes(path.read_bytes())
                 (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return cache.root() / "students" / key
+
+
+def _opens(step: Step) -> bool:
+    """Whether a kind of student is made from a checkpoint beside its teacher, which it then finds with `source`."""
+    return hasattr(load(STUDENTS, step.kind), "source")
 
 
 def _learned(
@@ -238,6 +254,8 @@ def _with_weights(student: Checkpoint, best: Path, folder: Path) -> Checkpoint:
 
     def tensors() -> Iterator[tuple[str, Any]]:
         for name in student.tensors:
+            if name not in learned and name == "lm_head.weight" and student.config.get("tie_word_embeddings"):
+                continue  # some files have the embedding twice
             with safe_open(best / learned[name], framework="pt") as file:
                 yield name, file.get_tensor(name).to(torch.float32)
 

@@ -112,6 +112,35 @@ def batches(store: Store, plan: Train) -> list[list[int]]:
     return out
 
 
+def parts(chosen: Sequence[int], process: int, processes: int, at_once: int) -> list[list[int]]:
+    """The texts of a step that one process takes, a few at a time: as many times in each, though some be empty.
+
+    >>> parts([1, 2, 3, 4, 5], 0, 2, 2), parts([1, 2, 3, 4, 5], 1, 2, 2)
+    ([[1, 3], [5]], [[2, 4], []])
+    """
+    mine = list(chosen)[process::processes]
+    most = -(-len(chosen) // processes)  # after each part gradients are shared, for which all wait for all
+    return [mine[i : i + at_once] for i in range(0, most, at_once)]
+
+
+def recorded(model: Any) -> list[Any]:
+    """What each layer gives in the pass that was last, filled from now on.
+
+    transformers' own list has the last layer's after the final norm, which no layer in the middle goes through.
+    """
+    states: list[Any] = []
+    first = model.model.layers[0]
+
+    def keep(layer: Any, _: Any, out: Any) -> None:
+        if layer is first:
+            states.clear()
+        states.append(out[0] if isinstance(out, tuple) else out)
+
+    for layer in model.model.layers:
+        layer.register_forward_hook(keep)
+    return states
+
+
 def rate_at(share: float, plan: Train) -> float:
     """The rate when `share` of the training is done: up in a line, down in half a cosine to a twentieth."""
     if share < plan.warmup:
@@ -135,12 +164,15 @@ class _Run:
         self._losses = [(load(LOSSES, one.kind), one) for one in losses]
         model = load_model(student)
         model.config.use_cache = False
+        wants_hidden = any(module.WANTS == "hidden" for module, _ in self._losses)
+        self._states = recorded(model) if wants_hidden else []
         optimizer = torch.optim.AdamW(model.parameters(), lr=plan.rate, betas=(0.9, 0.95), weight_decay=0.0)
         self._model, self._optimizer = self._accelerator.prepare(model, optimizer)
         self._teacher = None
-        if any(module.WANTS == "hidden" for module, _ in self._losses):
+        if wants_hidden:
             assert teacher is not None
             self._teacher = load_model(teacher).to(self._accelerator.device)
+            self._taught = recorded(self._teacher)
         self._layers = list(layers)
         self._batches = batches(store, plan)
         self._at_once = max(1, _LOGIT_BYTES // (4 * 256 * store.vocab_size))
@@ -152,8 +184,10 @@ class _Run:
         began, kept_at = time.process_time(), time.monotonic()
         if at["before"] is None:
             at["before"] = self._look(at)
-        spent_before, why = at["cpu_s"], "all of the text was learned from"
+        spent_before = at["cpu_s"]
         for step in range(at["step"], len(self._batches)):
+            if at["worse"] >= self._plan.patience:  # also where it stopped in an earlier go
+                break
             rate = rate_at(step / len(self._batches), self._plan) * self._scale
             for group in self._optimizer.param_groups:
                 group["lr"] = rate
@@ -167,12 +201,12 @@ class _Run:
                 self._look(at)
                 self._keep(at)
                 kept_at = time.monotonic()
-                if at["worse"] >= self._plan.patience:
-                    why = f"{at['worse']} looks at the held-out text in a row were no better"
-                    break
             elif time.monotonic() - kept_at > _KEEP_EVERY_S:
                 self._keep(at)
                 kept_at = time.monotonic()
+        why = "all of the text was learned from"
+        if at["worse"] >= self._plan.patience:
+            why = f"{at['worse']} looks at the held-out text in a row were no better"
         return Learned(at["step"], at["tokens"], at["before"], at["best"], at["best_step"], why, round(at["cpu_s"], 1))
 
     def _step(self, chosen: Sequence[int], step: int) -> tuple[float, int]:
@@ -180,12 +214,10 @@ class _Run:
         self._model.train()
         n_all = sum(len(self._store[i]) for i in chosen)
         state = self._accelerator
-        mine = list(chosen)[state.process_index :: state.num_processes]
         total = torch.zeros((), device=state.device)
-        parts = [mine[i : i + self._at_once] for i in range(0, len(mine), self._at_once)]
-        for part in parts or [list(chosen[:1])]:
+        for part in parts(chosen, state.process_index, state.num_processes, self._at_once):
             # A process that no text is left for goes along with none of its weight: the others wait for it.
-            loss = self._loss(answers.batch(self._store, part)) * (1 if parts else 0) / n_all
+            loss = self._loss(answers.batch(self._store, part or chosen[:1])) * (1 if part else 0) / n_all
             # Gradients are averaged over processes, and each has a part of the sum.
             state.backward(loss * state.num_processes)
             total += loss.detach()
@@ -201,27 +233,27 @@ class _Run:
     def _loss(self, batch: answers.Batch) -> Any:
         """The summed loss of all tokens."""
         batch = answers.Batch._make(part.to(self._accelerator.device) for part in batch)
-        wants_hidden = self._teacher is not None
         with self._accelerator.autocast():
-            out = self._model(batch.ids, attention_mask=batch.mask, use_cache=False, output_hidden_states=wants_hidden)
+            out = self._model(batch.ids, attention_mask=batch.mask, use_cache=False)
         sides = {"answers": (batch.logs, answers.said(out.logits, batch))}
-        if wants_hidden:
-            sides["hidden"] = self._hidden(batch, out.hidden_states)
+        if self._teacher is not None:
+            sides["hidden"] = self._hidden(batch)
         total: Any = 0.0
         for module, one in self._losses:
             total = total + one.weight * module.loss(*sides[module.WANTS], one.options).sum()
         return total
 
-    def _hidden(self, batch: answers.Batch, states: Sequence[Any]) -> tuple[Any, Any]:
+    def _hidden(self, batch: answers.Batch) -> tuple[Any, Any]:
         """States after each of the student's layers, and after the teacher's that they came from."""
         assert self._teacher is not None
         with torch.no_grad(), self._accelerator.autocast():
-            wanted = self._teacher(
-                batch.ids, attention_mask=batch.mask, use_cache=False, output_hidden_states=True
-            ).hidden_states
+            self._teacher(batch.ids, attention_mask=batch.mask, use_cache=False)
         real = batch.mask.bool()
-        theirs = torch.stack([wanted[i + 1][real].float() for i in self._layers])
-        return theirs, torch.stack([state[real].float() for state in states[1:]])
+        theirs = torch.stack([self._taught[i][real].float() for i in self._layers])
+        ours = torch.stack([state[real].float() for state in self._states])
+        self._taught.clear()
+        self._states.clear()
+        return theirs, ours
 
     def _look(self, at: dict[str, Any]) -> float:
         """Divergence on held-out text; the weights are kept when it is the least so far."""

@@ -433,6 +433,10 @@ def test_the_verb_writes_a_folder_and_its_record(tiny, texts, tmp_path, capsys):
     assert main([*command, "--replace", "--json"]) == 0
     assert time.monotonic() - began < 60
     assert json.loads(capsys.readouterr().out)["folder"] == str(folder)
+    assert {path.name for path in folder.parent.iterdir()} == {"tiny-two"}
+    (folder / "distilled.json").unlink()
+    assert main([*command, "--replace"]) == 2
+    assert "is no student, so none takes its place" in capsys.readouterr().err
 
 
 def test_experts_and_a_recipe_exclude_each_other(tiny, texts):
@@ -468,3 +472,93 @@ def test_two_processes_share_the_training(tiny, texts, tmp_path, own_cache):
     record = json.loads((folder / "distilled.json").read_text())
     assert record["training"]["tokens"] >= 3_000
     assert record["training"]["best"] <= record["training"]["before"]
+
+
+@pytest.mark.parametrize(("n", "processes", "at_once"), [(9, 2, 4), (5, 3, 1), (1, 2, 4), (16, 3, 4), (7, 1, 2)])
+def test_every_process_takes_part_as_often_and_no_text_twice(n, processes, at_once):
+    from edge.export.distill.train import parts
+
+    shares = [parts(range(n), i, processes, at_once) for i in range(processes)]
+    assert len({len(share) for share in shares}) == 1
+    assert sorted(text for share in shares for part in share for text in part) == list(range(n))
+    assert max(len(part) for share in shares for part in share) <= at_once
+
+
+def test_hidden_states_are_those_of_layers_and_not_of_the_norm_after_them(tiny):
+    """A layer in the middle of the teacher becomes the student's last: both are compared as layers."""
+    import torch
+
+    from edge.export.distill.train import recorded
+    from edge.export.reference import load_model
+
+    model = load_model(tiny)
+    with torch.no_grad():
+        model.model.norm.weight.copy_(torch.linspace(0.1, 3, len(model.model.norm.weight)))
+    ids = torch.tensor([[5, 6, 7, 8]])
+    states = recorded(model)
+    with torch.inference_mode():
+        for _ in range(2):  # what an earlier pass gave is gone
+            whole = list(model(ids, use_cache=False, output_hidden_states=True).hidden_states)
+        assert len(states) == len(whole) - 1
+        middle = states[1]
+        model.model.layers = model.model.layers[:2]
+        model(ids, use_cache=False)
+    assert torch.equal(states[-1], middle)
+
+
+def test_a_run_that_had_stopped_early_does_not_go_on_when_it_is_asked_again(tiny, texts, monkeypatch):
+    from edge.export import distance
+
+    made = recipe(
+        texts, student={"depth": {"layers": 2}}, train={**TRAIN, "rate": 0.5, "check_every": 1, "patience": 2}
+    )
+    with monkeypatch.context() as patch:
+
+        def killed(*_, **__):
+            raise KeyboardInterrupt
+
+        patch.setattr(distance, "between", killed)
+        with pytest.raises(KeyboardInterrupt):
+            distill(tiny, made)
+    [work] = (cache.root() / "distilling").iterdir()
+    before = (work / "log.jsonl").read_text()
+    assert "were no better" in distill(tiny, made).record["training"]["stopped"]
+    assert (work / "log.jsonl").read_text() == before
+
+
+def test_a_student_of_the_user_s_own_is_made_anew_when_it_changes_and_keeps_its_licence(tiny, texts, tmp_path):
+    import numpy as np
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from edge.export.distill.run import _with_weights
+
+    teacher = dataclasses.replace(tiny, licence="apache-2.0")
+    small = distill(teacher, recipe(texts, student={"depth": {"layers": 2}})).student
+    assert small.licence == "apache-2.0"
+    own = tmp_path / "own"
+    own.mkdir()
+    for path in small.folder.iterdir():
+        (own / path.name).write_bytes(path.read_bytes())
+    (own / "README.md").write_text("---\nlicense: mit\n---\n")
+    made = recipe(texts, student={"checkpoint": {"source": str(own)}})
+    first = distill(teacher, made).student
+    assert first.licence == "mit AND apache-2.0"
+    [weights] = own.glob("*.safetensors")
+    save_file({k: v.float() + 0.01 for k, v in load_file(weights).items()}, weights, metadata={"format": "pt"})
+    second = distill(teacher, made).student
+    name = "model.norm.weight"
+    assert np.allclose(second.read(name), first.read(name) + 0.01, atol=1e-3)
+    # Some files have the tied embedding twice; what was learned has it once.
+    best = tmp_path / "best"
+    best.mkdir()
+    learned = {k: v for k, v in load_file(weights).items() if k != "lm_head.weight"}
+    save_file(learned, best / "model.safetensors", metadata={"format": "pt"})
+    twice = {**learned, "lm_head.weight": learned["model.embed_tokens.weight"].clone()}
+    save_file(twice, weights, metadata={"format": "pt"})
+    from edge.export.source import open_source
+
+    tied = dataclasses.replace(open_source(own), config={**small.config, "tie_word_embeddings": True})
+    trained = _with_weights(tied, best, tmp_path / "trained")
+    assert "lm_head.weight" not in trained.tensors
+    assert torch.is_tensor(learned[name])

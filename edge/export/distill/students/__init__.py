@@ -2,5 +2,6 @@
 
 A file has `Options`, a frozen dataclass of what its table in a recipe may say; `LEARNS`, whether what it makes has
 something to learn from its teacher; and `make(checkpoint, options, given, folder, progress) -> record`, which writes a
-Hugging Face folder and says what was done.
+Hugging Face folder and says what was done. One that begins from another checkpoint has `source(options, folder)`, which
+opens it.
 """

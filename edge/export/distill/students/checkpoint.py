@@ -29,10 +29,15 @@ class Options:
     source: str
 
 
+def source(options: Options, folder: Path, progress: Progress | None = None) -> Checkpoint:
+    """The student as it is, which is looked for below the recipe's folder first."""
+    below = folder / options.source
+    return open_source(below if below.exists() else options.source, progress=progress)
+
+
 def make(checkpoint: Checkpoint, options: Options, given: Given, folder: Path, progress: Progress) -> dict[str, Any]:
     """Copy the student. Raises `UsageError` when its tokenizer is another, or it is not smaller."""
-    below = given.folder / options.source
-    student = open_source(below if below.exists() else options.source, progress=progress)
+    student = source(options, given.folder, progress)
     mine, theirs = (_words(c) for c in (student, checkpoint))
     if mine != theirs:
         raise UsageError(
@@ -53,7 +58,7 @@ def make(checkpoint: Checkpoint, options: Options, given: Given, folder: Path, p
         )
     sharded.copy_side_files(student.folder, folder)
     sharded.save(_tensors(student), student.config, folder)
-    return {"source": student.name, "identity": dict(student.identity)}
+    return {"source": student.name, "identity": dict(student.identity), "licence": student.licence}
 
 
 def _words(checkpoint: Checkpoint) -> dict[str, int]:
