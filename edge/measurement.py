@@ -24,6 +24,13 @@ _LIMIT_BYTES = 256 << 20
 _RESAMPLES = 1000
 _DEVICE = ("model", "cpu", "physical_cores", "ram_bytes", "kernel", "governor")  # what speed depends on
 _MANY = 2000
+# Where one of these stands in a run, it is a number or nothing: somebody else may have written it.
+_NUMBERS = frozenset((
+    "ram_bytes", "read_bandwidth_bytes_per_s", "size_bytes", "kv_bytes", "weights_bytes", "kv_bytes_per_token",
+    "unpacked_bytes", "new_tokens", "threads", "context_length", "joules", "tokens", "at_s", "tokens_per_s",
+    "temperature_c", "frequency_mhz", "others_share", "stolen_share", "available_bytes", "load_average",
+    "battery_percent", "thermal_status", "mean_kld", "same_top1", "nmse", "answers_kept",
+))  # fmt: skip
 FEWEST = 5  # repetitions: of fewer, no draw can hold what it claims with 95 % confidence
 
 
@@ -220,6 +227,10 @@ def parse(data: Any, where: str) -> Run:
             hint="measure it again, or use the edge that wrote it",
         )
     try:
+        for table in (data["device"], data.get("machine") or {}):
+            _numbers(table)
+        if not isinstance(data["device"].get("features", []), list | tuple):
+            raise ValueError("features are no list")
         results = tuple(_result(row) for row in data["results"])
         return Run(
             device=dict(data["device"]),
@@ -234,7 +245,36 @@ def parse(data: Any, where: str) -> Run:
         raise InputError(f"{where} is damaged: {err!r}", hint="measure it again") from err
 
 
+def _numbers(table: Any) -> None:
+    """Raise `ValueError` for what must be a number in `table` and is none, or for what is no table."""
+    if not isinstance(table, Mapping):
+        raise ValueError(f"{table!r:.40} is no table")
+    for name in _NUMBERS & set(table):
+        value = table[name]
+        if value is not None and (not isinstance(value, int | float) or not math.isfinite(value)):
+            raise ValueError(f"{name} is {value!r:.40}, which is no number")
+
+
+def _lengths(settings: Mapping[str, Any], name: str) -> None:
+    found = settings.get(name, [0])
+    if not isinstance(found, list) or not found or not all(isinstance(n, int) for n in found):
+        raise ValueError(f"{name} is {found!r:.40}, which are no lengths")
+
+
 def _result(row: Mapping[str, Any]) -> Result:
+    bundle, traffic, points = row["bundle"], row.get("traffic") or {}, list(row.get("sustained", ()))
+    quality = bundle.get("quality") or {}
+    for table in (
+        bundle, bundle.get("memory") or {}, bundle.get("source") or {}, bundle.get("tools") or {},
+        (bundle.get("source") or {}).get("files") or {}, quality, quality.get("logits") or {},
+        quality.get("limits") or {}, row["settings"], row["before"], row["after"], *row.get("during", ()), *points,
+        traffic, traffic.get("by_type") or {}, traffic.get("left_out") or {}, row.get("energy") or {},
+    ):  # fmt: skip
+        _numbers(table)
+    for name in ("depths", "prompt_tokens"):
+        _lengths(row["settings"], name)
+    if not all({"at_s", "tokens_per_s"} <= set(point) for point in points):
+        raise ValueError("a point of lasting work has no time or no speed")
     taken = {}
     for name, found in row["measurements"].items():
         samples = tuple(float(x) for x in found["samples"])

@@ -150,6 +150,32 @@ def test_a_run_that_is_too_large(tmp_path, monkeypatch):
         read(path)
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (("machine", "read_bandwidth_bytes_per_s"), "fast", "read_bandwidth_bytes_per_s is 'fast', which is no number"),
+        (("device", "features"), 5, "features are no list"),
+        (("results", 0, "bundle", "size_bytes"), "x", "size_bytes is 'x'"),
+        (("results", 0, "bundle", "memory"), 5, "5 is no table"),
+        (("results", 0, "bundle", "quality"), {"logits": {"mean_kld": float("nan")}}, "mean_kld is nan"),
+        (("results", 0, "settings", "depths"), [None], "depths is .* which are no lengths"),
+        (("results", 0, "settings", "prompt_tokens"), [], "prompt_tokens is .* which are no lengths"),
+        (("results", 0, "traffic", "by_type"), 5, "5 is no table"),
+        (("results", 0, "energy", "joules"), "x", "joules is 'x'"),
+        (("results", 0, "sustained"), [{}], "a point of lasting work has no time"),
+        (("results", 0, "during"), [{"others_share": "x"}], "others_share is 'x'"),
+    ],
+)
+def test_a_run_of_odd_types_is_damaged(place, value, words):
+    data = json.loads(to_json(fixed_run()))
+    inner = data
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    with pytest.raises(InputError, match=f"is damaged: .*{words}"):
+        parse(data, "run.json")
+
+
 @pytest.mark.parametrize("samples", [[], [1.0, float("nan")], ["fast"]])
 def test_samples_that_are_no_numbers(samples):
     data = json.loads(to_json(fixed_run()))

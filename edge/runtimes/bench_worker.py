@@ -128,12 +128,13 @@ def _sustain(model: Model, seconds: float) -> dict[str, Any]:
 
     see()
     points = list(meter.sustain(model, seconds, see))
+    made = sum(point.pop("made") for point in points)
     used = energy.joules(source, readings) if source else None
     return {
         "sustained": points,
         "energy": {
             "source": source.name if source and used is not None else energy.NOT_MEASURED,
-            **({"joules": used, "tokens": sum(p["tokens"] for p in points)} if used is not None else {}),
+            **({"joules": used, "tokens": made} if used is not None else {}),
         },
     }
 

@@ -83,13 +83,14 @@ def sustain(model: Model, seconds: float, see: Callable[[], dict[str, Any]]) -> 
     """Answer one short prompt again and again for `seconds`; a point for each window of time.
 
     A point has `at_s` (its end, since the beginning), `tokens`, `tokens_per_s` (over the time between tokens alone:
-    reading the prompt anew is left out) and what `see` tells of the machine.
+    reading the prompt anew is left out), `made` (all tokens, those too whose time is not known) and what `see` tells
+    of the machine.
     """
     window_s = max(1.0, seconds / 120)
     ids = prompt_ids(model, _SUSTAINED_PROMPT)
     n_new = min(_SUSTAINED_TOKENS, model.context_length - len(ids) - 1)
     began = window_began = time.perf_counter()
-    tokens, spent_ns = 0, 0
+    tokens, spent_ns, made = 0, 0, 0
     while True:
         model.session.rewind(0)
         last_ns = None
@@ -97,13 +98,15 @@ def sustain(model: Model, seconds: float, see: Callable[[], dict[str, Any]]) -> 
             if last_ns is not None:
                 tokens, spent_ns = tokens + 1, spent_ns + token.time_ns - last_ns
             last_ns = token.time_ns
+            made += 1
             now = time.perf_counter()
             if tokens and now - window_began >= window_s:
-                yield {"at_s": now - began, "tokens": tokens, "tokens_per_s": 1e9 * tokens / spent_ns, **see()}
+                rate = 1e9 * tokens / spent_ns
+                yield {"at_s": now - began, "tokens": tokens, "tokens_per_s": rate, "made": made, **see()}
                 if now - began >= seconds:
                     return
                 # Looking at the machine takes a moment, which is no token's.
-                tokens, spent_ns, window_began, last_ns = 0, 0, time.perf_counter(), None
+                tokens, spent_ns, made, window_began, last_ns = 0, 0, 0, time.perf_counter(), None
 
 
 def read_bandwidth_bytes_per_s(threads: int, available_bytes: int | None = None) -> float:

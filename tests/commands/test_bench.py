@@ -181,6 +181,38 @@ def test_a_repetition_that_does_not_end_is_an_error_and_lasting_work_has_its_tim
     assert "cannot be profiled: no end after 0.01 s" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("text", "words"), [("0,4", "a prompt has one token or more"), ("a", "is no list of numbers")])
+def test_lengths_that_are_none(folder, text, words, capsys):
+    with pytest.raises(SystemExit):
+        main(["bench", folder, "--prompt-tokens", text])
+    assert words in capsys.readouterr().err
+
+
+def test_energy_is_of_every_token_that_was_made(monkeypatch):
+    """A token that was computed while the machine was looked at has no time, and took energy as the others did."""
+    from types import SimpleNamespace
+
+    from edge.runtimes import meter
+    from edge.runtimes.session import Token
+
+    now_s, made = [0.0], []
+
+    def generate(session, ids, sampling):
+        for i in range(sampling.max_tokens):
+            now_s[0] += 0.4
+            made.append(i)
+            yield Token(i, round(1e9 * now_s[0]))
+
+    monkeypatch.setattr(meter, "generate", generate)
+    monkeypatch.setattr(meter, "prompt_ids", lambda model, n: [1] * n)
+    monkeypatch.setattr(meter, "time", SimpleNamespace(perf_counter=lambda: now_s[0]))
+    model = SimpleNamespace(session=SimpleNamespace(rewind=lambda n: None), context_length=24)
+    points = list(meter.sustain(model, 20.0, dict))
+    assert sum(point["made"] for point in points) == len(made)
+    assert sum(point["tokens"] for point in points) < len(made)
+    assert {round(point["tokens_per_s"], 3) for point in points} == {2.5}
+
+
 def test_a_clock_that_jumped_and_a_swap_are_said(folder, tmp_path, answers):
     out = tmp_path / "run.json"
     seen = {"others_share": 0, "stolen_share": 0, "swapped_pages": 3, "clock_jumped_s": -7.0, "asleep_s": 60.0}

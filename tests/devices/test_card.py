@@ -102,6 +102,7 @@ def test_what_cannot_be_asked_for(tmp_path, capsys, words, said):
 
 def test_a_service_is_removed_by_itself(capsys):
     assert main(["remove", "memory:", "--service", "--current"]) == 2
+    assert "--service takes the service away, and no bundles" in capsys.readouterr().err
     assert main(["remove", "memory:", "--service"]) == 0
     assert "there was no service" in capsys.readouterr().out
 

@@ -8,6 +8,7 @@ import pytest
 from edge import bundle as bundles
 from edge.bundle import sha256_of
 from edge.devices import install, installed, repair, signature
+from edge.devices.device import Done, LinkLost
 from edge.devices.install import Wishes, flash
 from edge.devices.runner import Pack, Runner
 from edge.devices.store import Entry, Store
@@ -103,6 +104,18 @@ def test_the_runtime_of_what_runs_outlives_a_newer_one_that_fails(memory, folder
     flash(new, memory)
     installed.remove(memory, [])
     assert Store(memory).inventory().packs == {"pack-1"}
+
+
+def test_another_flash_that_sent_part_of_a_file_meanwhile_is_said(memory, folders):
+    flash(folders[0], memory)
+    entry = install.contents(folders[1], bundles.read(folders[1]))[0]
+    with Store(memory).hold() as held, pytest.raises(LinkLost, match=r"it has 0 bytes of .*, not 1"):
+        held.put(entry, 1)
+
+
+def test_a_system_without_flock_is_said(memory):
+    with pytest.raises(DeviceError, match=r"its system has no flock(.|\n)*util-linux"):
+        Store(memory)._raise("hold", Done(69, b"", b"there is no flock"))
 
 
 def test_what_starts_a_bundle_can_be_lost_and_comes_back(memory, folders):

@@ -154,6 +154,8 @@ def test_the_verb(tmp_path, capsys, monkeypatch):
     [row] = json.loads(capsys.readouterr().out)["predictions"]
     assert row["device"] == "Raspberry Pi 5"
     assert row["against"] == []
+    assert main(["predict", folder, "--threads", "0"]) == 2
+    assert "cannot run on 0 threads" in capsys.readouterr().err
     assert main(["predict", folder, "--device", "pi9"]) == 2
     assert main(["predict", folder, "--context", "9999"]) == 2
     assert "holds 1 to 1024 tokens, 9999 were asked for" in capsys.readouterr().err

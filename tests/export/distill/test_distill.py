@@ -377,6 +377,9 @@ def test_students_that_make_no_sense_are_refused(tiny, texts, tmp_path):
         made = recipes.parse(tables) if tables else recipe(texts, student=student)
         with pytest.raises(UsageError, match=words):
             distill(tiny, made)
+    phi = dataclasses.replace(tiny, config={**tiny.config, "model_type": "phi3"})
+    with pytest.raises(UsageError, match=r"the width of a 'phi3' cannot be cut[\s\S]*it can of: llama"):
+        distill(phi, recipe(texts, student={"width": {"channels": 256}}))
     other = tmp_path / "other"
     other.mkdir()
     mistral.make(other)
