@@ -140,8 +140,9 @@ def _sustain(model: Model, seconds: float) -> dict[str, Any]:
 
 
 def _weights(folder: Path) -> list[str]:
-    """Where what is mapped is weights: the bundle's folder, and what LiteRT has packed of them."""
-    return [f"{folder.resolve()}/", f"{cache.root() / 'xnnpack'}/"]
+    """What is mapped from there is weights: the bundle's folder, where its links lead, and what LiteRT has packed."""
+    files = [str((folder / entry.path).resolve()) for entry in bundles.read(folder).files]
+    return [f"{folder.resolve()}/", *files, f"{cache.root() / 'xnnpack'}/"]
 
 
 def _shares(seen: dict[str, Any]) -> dict[str, Any]:

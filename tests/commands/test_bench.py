@@ -270,6 +270,17 @@ def test_json_is_the_run(folder, answers, capsys):
     assert run.results[0].bundle["name"] == "tiny"
 
 
+def test_weights_that_a_store_links_to_are_weights(folder, tmp_path):
+    """Where a system has no hard links, a mapping has the name of what the link leads to."""
+    from pathlib import Path
+
+    from edge.runtimes import bench_worker
+
+    (Path(folder) / "model.bin").rename(tmp_path / "sha256-1")
+    (Path(folder) / "model.bin").symlink_to(tmp_path / "sha256-1")
+    assert str(tmp_path / "sha256-1") in bench_worker._weights(Path(folder))
+
+
 def test_the_worker_knows_what_it_can_do(tmp_path):
     from edge.runtimes import bench_worker
 

@@ -21,6 +21,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import tomllib
 import types
 import typing
@@ -70,8 +71,9 @@ class Text:
 class Train:
     """How long and how fast. `tokens` are those that are learned from, several times over if there are fewer.
 
-    `batch` is in texts of at most 256 tokens; `check_every` and `patience` are the steps between looks at the
-    held-out text, and how many looks may pass without a better one.
+    `batch` is in texts of at most 256 tokens; `warmup` is the share of the training in which the rate rises;
+    `check_every` and `patience` are the steps between looks at the held-out text, and how many looks may pass without a
+    better one.
     """
 
     tokens: int = 1_000_000
@@ -82,6 +84,10 @@ class Train:
     patience: int = 6
     top_k: int = 32
     seed: int = 7
+
+    def __post_init__(self) -> None:
+        if self.warmup >= 1:
+            raise UsageError(f"[train] warmup: wanted a share of the training, below 1, found {self.warmup:g}")
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,7 @@ def parse(data: Mapping[str, Any]) -> Recipe:
     losses = []
     for kind, table in _kinds(data, "loss", LOSSES):
         weight = table.pop("weight", 1.0)
-        if not isinstance(weight, (int, float)) or isinstance(weight, bool) or weight <= 0:
+        if not isinstance(weight, (int, float)) or isinstance(weight, bool) or not 0 < weight < math.inf:
             raise UsageError(f"[loss.{kind}] weight: wanted a number above 0, found {weight!r}")
         losses.append(Loss(kind, float(weight), options(load(LOSSES, kind).Options, table, f"[loss.{kind}]")))
     trained = options(Train, data["train"], "[train]") if "train" in data else None
@@ -193,7 +199,7 @@ def _typed(value: Any, wanted: Any, where: str) -> Any:
     """`value` as the field's type: numbers must be above 0, lists become tuples."""
     accepted = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
     for kind in accepted:
-        if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
+        if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf:
             return float(value)
         if kind is int and isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return value

@@ -68,6 +68,12 @@ def test_a_recipe_is_frozen_and_known_by_what_it_says():
         ({}, r"the recipe makes no student[\s\S]*\[student.KIND\]"),
         ({**DEPTH, "loss": {"jsd": {}}}, r"has a loss and no \[train\]"),
         ({**DEPTH, "loss": {"jsd": {"weight": 0}}, "train": {}}, r"\[loss.jsd\] weight: wanted a number above 0"),
+        (
+            {**DEPTH, "loss": {"jsd": {"weight": float("nan")}}, "train": {}},
+            "weight: wanted a number above 0, found nan",
+        ),
+        ({**DEPTH, "train": {"rate": float("inf")}}, r"\[train\] rate: wanted a number above 0, found inf"),
+        ({**DEPTH, "train": {"warmup": 100}}, r"\[train\] warmup: wanted a share of the training, below 1, found 100"),
         ({**DEPTH, "loss": {"jsd": {"beta": 1.5}}, "train": {}}, r"\[loss.jsd\] beta: wanted a number between 0 and 1"),
     ],
 )
