@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import sys
 import threading
 import time
 
@@ -387,3 +388,33 @@ def test_who_sits_at_the_device_lets_it_act(far):
     done = edge_act(READ, "--tools", "files:notes", "--yes-to", "read")
     assert (done.code, done.text) == (0, "milk\n"), done.err
     assert "did read_file" in edge_act("--memory", "list").text
+
+
+@pytest.mark.rig
+def test_an_ssh_that_breaks_is_noticed_there_and_gone_on_with(ssh_rig, tmp_path):
+    """A real sshd; what it starts has this Python."""
+    device = connect(f"{ssh_rig.address}{tmp_path / 'store'}")
+    tiny_bundle(tmp_path / "tiny", template=SHOWS)
+    install.flash(tmp_path / "tiny", device, install.Wishes(python=sys.executable))
+    notes, state = tmp_path / "notes", tmp_path / "store/state/act"
+    notes.mkdir()
+    (notes / "todo.txt").write_text("milk\n")
+    sources = [manifest.find(f"files:{notes}")]
+
+    def ask(question):
+        if question.tool.name == "delete_file":
+            there._worker._stream.kill()
+        return True
+
+    there = Acting(device, None, sources, ask=ask)
+    with there, pytest.raises(LinkLost, match="written down there"):
+        there.act(f"{APPEND} and then {DELETE}")
+    wishes = acting.Wishes(resume=there.run)
+    with Acting(device, None, sources, wishes, ask=lambda question: True) as again:  # waits until the other has ended
+        assert [state for _, _, state in again.opened["before"]] == ["done", "planned"]
+        report = again.act(again.opened["request"])
+    assert [step["status"] for step in report["steps"]] == ["done", "done"]
+    assert report["steps"][0]["reason"] == "it was done before the interruption"
+    assert (notes / "log.txt").read_text() == "once\n"
+    assert [record["event"] for record in Audit(state / "audit.jsonl").read()].count("done") == 2
+    device.close()
