@@ -239,11 +239,11 @@ class Held:
 
     def unpack(self, pack: str, rest: str, entries: Sequence[Entry]) -> None:
         """Make a pack of its large files and the tar `rest` of its small ones."""
-        self._call("unpack", pack, rest, stdin=_lines(entries))
+        self._call("unpack", pack, rest, str(len(entries)), stdin=_lines(entries))
 
     def stage(self, bundle: str, start: str, packs: Sequence[str], entries: Sequence[Entry]) -> None:
         """Make a bundle of files that are there, and say how it is started; nothing runs it yet."""
-        self._call("stage", bundle, start, *packs, stdin=_lines(entries))
+        self._call("stage", bundle, start, str(len(entries)), *packs, stdin=_lines(entries))
 
     def switch(self, bundle: str) -> None:
         """From here on it is what runs; what ran before is `previous`."""

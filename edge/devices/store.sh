@@ -66,6 +66,11 @@ fill() { # FOLDER, lines on stdin; what is there already is replaced one by one
     else link "$hex" "$1/$path" "$path"; fi
   done
 }
+listed() { # FILE N, lines on stdin: a link that breaks looks like their end, so they are counted
+  cat > "$1.new" || fail 74 "$1 cannot be written"
+  [ "$(wc -l < "$1.new")" -eq "$2" ] || { rm -f "$1.new"; fail 73 "a list of files did not arrive whole"; }
+  mv -f "$1.new" "$1" || fail 74 "$1 cannot be written"
+}
 gone() { # ID
   rm -rf "$root/bundles/$1" "$root/refs/$1"
   for name in packs packs.new start start.new untested; do rm -f "$root/refs/$1.$name"; done
@@ -163,12 +168,12 @@ several) # TOKEN, a tar of small files named sha256-HEX on stdin
   chmod 444 sha256-* && mv -f sha256-* ../blobs/ || fail 74 "$root/blobs cannot be written"
   everything
   ;;
-unpack) # TOKEN PACK HEX, lines on stdin: small files come from the tar HEX, which is not needed after that
+unpack) # TOKEN PACK HEX N, N lines on stdin: small files come from the tar HEX, which is not needed after that
   owned "$1"
   new=$root/packs/.new-$2
   rm -rf "$new"
+  listed "$root/refs/$2.pack" "$4"
   mkdir "$new" && tar -xf "$root/blobs/sha256-$3" -C "$new" || fail 74 "$new cannot be written"
-  cat > "$root/refs/$2.pack" || fail 74 "$root/refs cannot be written"
   fill "$new" < "$root/refs/$2.pack"
   (cd "$new" && find . -type f ! -name .sums -exec sha256sum {} + > .sums) || fail 74 "$new cannot be written"
   everything
@@ -176,16 +181,16 @@ unpack) # TOKEN PACK HEX, lines on stdin: small files come from the tar HEX, whi
   rm -f "$root/blobs/sha256-$3"
   everything
   ;;
-stage) # TOKEN ID START PACK..., lines on stdin
+stage) # TOKEN ID START N PACK..., N lines on stdin
   owned "$1"
   id=$2 new=$root/bundles/.new-$2
+  listed "$root/refs/$id" "$4"
   printf %s "$3" > "$root/refs/$id.start.new" || fail 74 "$root/refs cannot be written"
-  shift 3
+  shift 4
   for pack; do
     [ -d "$root/packs/$pack" ] || fail 77 "pack $pack is not there"
     echo "$pack"
   done > "$root/refs/$id.packs.new"
-  cat > "$root/refs/$id.new" && mv -f "$root/refs/$id.new" "$root/refs/$id" || fail 74 "$root/refs cannot be written"
   rm -rf "$new"
   if [ -d "$root/bundles/$id" ]; then fill "$root/bundles/$id" < "$root/refs/$id"
   else

@@ -1,5 +1,6 @@
 """What somebody else does to a device between a look at it and the lock, and what a flash that failed leaves behind."""
 
+import dataclasses
 import io
 import tarfile
 
@@ -14,6 +15,7 @@ from edge.devices.runner import Pack, Runner
 from edge.devices.store import Entry, Store
 from edge.errors import DeviceError, InputError, UsageError
 from tests.devices.bundles import whole
+from tests.devices.faults import Wrapped
 from tests.tiny_bundle import tiny_bundle
 
 pytestmark = [pytest.mark.rig, pytest.mark.usefixtures("quick")]
@@ -104,6 +106,31 @@ def test_the_runtime_of_what_runs_outlives_a_newer_one_that_fails(memory, folder
     flash(new, memory)
     installed.remove(memory, [])
     assert Store(memory).inventory().packs == {"pack-1"}
+
+
+@pytest.mark.parametrize("verb", ["stage", "unpack"])
+def test_a_list_that_a_broken_link_cut_short_is_none(memory, folders, tmp_path, monkeypatch, verb):
+    """Over adb a cable that is pulled looks like the end of what was sent."""
+
+    class Short(Wrapped):
+        cuts = 1
+
+        def run(self, argv, stdin=b"", timeout_s=60.0):
+            if argv[3:5] == ["store", verb] and self.cuts:
+                self.cuts -= 1
+                stdin = stdin[: stdin.index(b"\n") + 1] if verb == "stage" else b""
+            return super().run(argv, stdin, timeout_s)
+
+    one = pack(tmp_path, "pack-1", b'{"tokens": [1]}')
+    large = Entry(sha256_of(folders[0] / "shared.bin"), "large", (folders[0] / "shared.bin").stat().st_size,
+                  folders[0] / "shared.bin")  # fmt: skip
+    one = dataclasses.replace(one, large=(large,))
+    monkeypatch.setattr(install.runner, "choose", lambda *_, **__: started(one))
+    device = Short(memory)
+    assert flash(folders[0], device).changed
+    assert device.verbs.count(verb) == 2
+    whole(memory, folders[0])
+    assert Store(memory).fsck() == ()
 
 
 def test_another_flash_that_sent_part_of_a_file_meanwhile_is_said(memory, folders):
