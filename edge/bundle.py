@@ -178,7 +178,7 @@ def parse(data: Any, where: str) -> Bundle:
         files = tuple(File(str(f["path"]), int(f["size_bytes"]), str(f["sha256"])) for f in data["files"])
         stop_ids = tuple(int(i) for i in data["stop_ids"])
         context_length, vocab_size = int(data["context_length"]), int(data["vocab_size"])
-    except (KeyError, TypeError, ValueError) as err:
+    except (KeyError, TypeError, ValueError, OverflowError) as err:
         raise InputError(f"{where} is damaged: {err!r}", hint="export it again") from err
     listed = [safe_path(f.path) for f in files]
     if len({str(p).casefold() for p in listed}) != len(listed):

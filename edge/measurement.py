@@ -241,7 +241,7 @@ def parse(data: Any, where: str) -> Run:
             machine=dict(data.get("machine") or {}),
             complete=bool(data.get("complete", True)),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as err:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
         raise InputError(f"{where} is damaged: {err!r}", hint="measure it again") from err
 
 

@@ -65,6 +65,8 @@ def test_paths_stay_inside_the_bundle(folder, name):
         ({"schema_version": 99}, "manifest schema 99"),
         ({"surprise": 1}, "unknown keys: surprise"),
         ({"context_length": "many"}, "is damaged"),
+        ({"context_length": float("inf")}, "is damaged"),
+        ({"files": [{"path": "a", "size_bytes": float("inf"), "sha256": ""}]}, "is damaged"),
         ({"model_file": "other"}, "not among its files"),
         ({"name": 3}, "name is not text"),
         ({"name": "\x1b[2J"}, "name is not text"),

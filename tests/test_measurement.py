@@ -176,7 +176,7 @@ def test_a_run_of_odd_types_is_damaged(place, value, words):
         parse(data, "run.json")
 
 
-@pytest.mark.parametrize("samples", [[], [1.0, float("nan")], ["fast"]])
+@pytest.mark.parametrize("samples", [[], [1.0, float("nan")], ["fast"], [10**400]])
 def test_samples_that_are_no_numbers(samples):
     data = json.loads(to_json(fixed_run()))
     data["results"][0]["measurements"]["decode"]["samples"] = samples

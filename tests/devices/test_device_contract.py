@@ -1,10 +1,12 @@
 """What every kind of device must do. Kinds without a rig here are tested where their rig is."""
 
+import os
+
 import pytest
 
 from edge.devices.address import connect
 from edge.devices.device import Device, Ended, LinkLost, Stream
-from edge.errors import UsageError
+from edge.errors import DeviceError, UsageError
 
 HOSTILE = [
     "a b",
@@ -113,3 +115,14 @@ def test_a_device_in_memory_with_a_name_stays():
     again = connect("memory:stays")
     assert again.run(["cat", f"{again.root}/x"]).text == "kept\n"
     again.run(["rm", "-r", again.root])
+
+
+def test_a_device_in_memory_whose_place_somebody_else_took_is_refused(tmp_path):
+    place = connect("memory:taken")
+    os.rmdir(place.root)
+    os.symlink(tmp_path, place.root)
+    try:
+        with pytest.raises(DeviceError, match="is somebody else's, or leads elsewhere"):
+            connect("memory:taken")
+    finally:
+        os.unlink(place.root)

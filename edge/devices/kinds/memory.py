@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 
 from edge.devices.kinds.local import Local
-from edge.errors import UsageError
+from edge.errors import DeviceError, UsageError
 
 
 class Memory(Local):
@@ -23,6 +24,9 @@ class Memory(Local):
         if name:
             root = os.path.join(place, f"edge-memory-{os.getuid()}-{name}")
             Path(root).mkdir(mode=0o700, exist_ok=True)
+            found = os.lstat(root)
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+                raise DeviceError(f"{root} is somebody else's, or leads elsewhere", hint="take another name")
         else:
             root = tempfile.mkdtemp(prefix="edge-memory-", dir=place)
         self._temporary = not name
