@@ -59,7 +59,7 @@ def _show(kept: Sequence[room.Kept], *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"cache": str(root()), "bytes": total, "kinds": kinds}, indent=2))
         return 0
-    print(f"{root()}, {total / 1e9:.1f} GB")
+    print(f"{root()}, {total / 1e6:,.1f} MB")
     for kind in kinds:
         days = int((time.time() - kind["used_s"]) / 86400)
         used = "today" if days < 1 else "yesterday" if days == 1 else f"{days} days ago"
