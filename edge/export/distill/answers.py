@@ -23,6 +23,10 @@ class Batch(NamedTuple):
     best: torch.Tensor
     logs: torch.Tensor
 
+    def to(self, device: torch.device) -> Batch:
+        """The same on `device`."""
+        return Batch._make(part.to(device) for part in self)
+
     @property
     def n_tokens(self) -> int:
         return len(self.best)
@@ -53,7 +57,7 @@ class _Said(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: torch.Tensor, best: torch.Tensor) -> torch.Tensor:
-        out = torch.empty(len(logits), best.shape[1] + 1)
+        out = torch.empty(len(logits), best.shape[1] + 1, device=logits.device)
         for rows in _some(len(logits)):
             x, ids = logits[rows].to(torch.float32, copy=True), best[rows]
             whole = x.logsumexp(-1, keepdim=True)
@@ -82,10 +86,10 @@ def _some(n: int) -> Iterator[slice]:
 
 def kld(model: Any, store: Store, *, texts_at_once: int) -> float:
     """Mean divergence in nats of the teacher's stored answers to the model's, over all tokens of the store."""
-    total = 0.0
+    total, device = 0.0, next(model.parameters()).device
     with torch.no_grad():
         for at in range(0, len(store), texts_at_once):
-            asked = batch(store, range(at, min(at + texts_at_once, len(store))))
+            asked = batch(store, range(at, min(at + texts_at_once, len(store)))).to(device)
             logs = said(model(asked.ids, attention_mask=asked.mask, use_cache=False).logits, asked)
             total += float((asked.logs.exp() * (asked.logs - logs)).sum())
     return total / store.n_tokens

@@ -232,7 +232,7 @@ class _Run:
 
     def _loss(self, batch: answers.Batch) -> Any:
         """The summed loss of all tokens."""
-        batch = answers.Batch._make(part.to(self._accelerator.device) for part in batch)
+        batch = batch.to(self._accelerator.device)
         with self._accelerator.autocast():
             out = self._model(batch.ids, attention_mask=batch.mask, use_cache=False)
         sides = {"answers": (batch.logs, answers.said(out.logits, batch))}

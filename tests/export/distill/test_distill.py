@@ -211,6 +211,26 @@ def test_what_the_student_said_has_the_gradient_of_its_definition():
     assert torch.allclose(a.grad, b.grad, atol=1e-5)
 
 
+def test_what_is_compared_lies_where_the_model_does(monkeypatch):
+    """No GPU is here: tensors without data stand for one."""
+    import torch
+
+    from edge.export.distill import answers
+
+    best = torch.zeros(40, 3, dtype=torch.long, device="meta")
+    assert answers._Said.apply(torch.zeros(40, 9, device="meta"), best).device.type == "meta"
+    asked = answers.Batch(*(torch.zeros(2, 3, dtype=torch.long) for _ in range(4)))
+    monkeypatch.setattr(answers, "batch", lambda store, chosen: asked)
+
+    class Elsewhere(torch.nn.Linear):
+        def forward(self, ids, attention_mask, use_cache):
+            assert {ids.device.type, attention_mask.device.type} == {"meta"}
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        answers.kld(Elsewhere(2, 2, device="meta"), [1], texts_at_once=1)
+
+
 SCRIPT = """
 import dataclasses, sys
 from pathlib import Path
