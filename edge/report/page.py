@@ -73,7 +73,7 @@ def _group(rows: Sequence[tuple[Run, Result]], unlike: str) -> dict[str, Any]:
         "versions": sorted({r.edge_version for r, _ in rows}),
         "emulated": first.emulated,
         "notes": incomplete + _notes(results, labels),
-        "results": [_result(r, labels[id(r)], own.machine.get("read_bandwidth_bytes_per_s")) for own, r in rows],
+        "results": [_result(r, labels[id(r)], bandwidth) for r in results],
         "decode": _by_depth(results, labels),
         "whole": _whole_answers(results, labels),
         "gaps": both(
