@@ -21,6 +21,7 @@ _STREAMED_BYTES = 2500 << 20  # torch, a runtime, the logits of one pass, hidden
 _GATE_POSITIONS, _CALIBRATION_POSITIONS = 3000, 6000
 _READ_S, _COMPUTE_S = 1.5e-9, 4e-11  # seconds for each parameter: reading it, and one position's product with it
 _GATE_BASE_BYTES = 900 << 20  # torch, a runtime and the logits of one window
+_PLANNING = "running the source backwards in float32, to plan for a budget,"
 _SOURCE = "running the source in float32, to calibrate and to prove,"
 
 
@@ -41,6 +42,13 @@ def calibration_need(checkpoint: Checkpoint) -> Need:
     if holds_source(checkpoint):
         return Need(_GATE_BASE_BYTES + 4 * checkpoint.n_parameters, disk_bytes=0, time_s=0, who=_SOURCE)
     return _streamed_need(checkpoint, _CALIBRATION_POSITIONS, other_passes=0)
+
+
+def planning_need(checkpoint: Checkpoint) -> Need:
+    """What measuring sensitivities takes: the source in float32, a copy to round, the gradient of its largest part."""
+    n, windows = checkpoint.n_parameters, 24
+    ram_bytes = _GATE_BASE_BYTES + 8 * n + 4 * largest_layer(checkpoint)
+    return Need(ram_bytes, disk_bytes=0, time_s=10 + windows * 256 * 3 * n * _COMPUTE_S, who=_PLANNING)
 
 
 def _streamed_need(checkpoint: Checkpoint, positions: int, other_passes: int) -> Need:

@@ -69,6 +69,7 @@ _CHOSEN = re.compile(r"^\[ *\d+/ *\d+\] (\S+) .*,\s*size = .*MiB -> .*\((\w+)\)$
 _FALLBACK = re.compile(r"(\S+)\s+- ncols +(\d+) not divisible by +(\d+) \(required for type +(\S+)\)")
 _CACHE_BLOCK = 32
 # What a file whose tensors have types of their own says that it is, by the bits that the gate holds it to.
+_OTHERS, OTHERS_BYTES = "Q8_0", 8.5 / 8
 _USUAL = {16: "q8_0", 8: "q8_0", 6: "q6_k", 5: "q5_k_m", 4: "q4_k_m", 3: "q3_k_m", 2: "q2_k"}
 _NEEDS_IMATRIX = frozenset({"iq2_m"})
 # Model types for which the pinned llama.cpp hides what lies outside a layer's window; for others it shows everything.
@@ -412,9 +413,11 @@ def _run_quantizer(
     params.dry_run = dry_run
     if types:
         override = llama_cpp.llama_model_tensor_override
-        overrides = (override * (len(types) + 1))()
-        for place, (name, kind) in zip(overrides, types.items(), strict=False):
-            place.pattern = f"^{re.escape(name)}$".encode()
+        # The first that matches holds; the last one is for tensors that were not planned.
+        patterns = {f"^{re.escape(name)}$": kind for name, kind in types.items()} | {".": _OTHERS}
+        overrides = (override * (len(patterns) + 1))()
+        for place, (pattern, kind) in zip(overrides, patterns.items(), strict=False):
+            place.pattern = pattern.encode()
             place.type = getattr(llama_cpp, f"GGML_TYPE_{kind}")
         params.tt_overrides = ctypes.cast(overrides, ctypes.POINTER(override))
     done = 0

@@ -42,7 +42,7 @@ def of(
 
 
 def known(checkpoint: Checkpoint, sensitivity: Sensitivity, source: str) -> bool:
-    """Whether anything is known of how much the tensor matters."""
+    """Whether anything is known of how much a tensor, or an expert's matrix, matters."""
     return source in sensitivity.rows or any(source in (layer.stacked or ()) for layer in experts.layers(checkpoint))
 
 

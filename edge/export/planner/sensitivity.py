@@ -66,6 +66,7 @@ def measure(checkpoint: Checkpoint, calibration: Calibration, progress: Progress
     key = cache.key(checkpoint=checkpoint.id, calibration=calibration.sha256, code=cache.code_of(__name__))
     folder = cache.find("sensitivity", key)
     if folder is None:
+        preflight.check(preflight.planning_need(checkpoint), cache.root())
         found = _measured(checkpoint, calibration, progress)
         with cache.building("sensitivity", key) as work:
             np.savez(work / "sensitivity.npz", **found)  # type: ignore[arg-type]

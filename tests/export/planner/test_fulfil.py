@@ -13,13 +13,15 @@ from edge.bundle import Bundle
 from edge.commands import _budget
 from edge.devices import profiles
 from edge.devices.predict import expected
-from edge.errors import BudgetError
+from edge.errors import BudgetError, EdgeError, UsageError
+from edge.export import within as within_module
 from edge.export.planner import run, say, sensitivity
 from edge.export.planner.budget import Budget
 from edge.export.planner.front import Law, Option, Part
 from edge.export.planner.run import Built, Planner, Subject, fulfil
 from edge.export.planner.sensitivity import Sensitivity
 from edge.export.planner.variety import Variety, from_json, to_json
+from edge.export.within import within
 from edge.progress import Silent
 
 MB = 10**6
@@ -201,6 +203,37 @@ def test_a_plan_is_shown_as_table_json_and_page(planner, tmp_path, capsys):
 def test_budgets_that_make_no_sense_are_refused_before_anything_is_opened(capsys, line, code, words):
     assert cli.main(["export", "no-such-model", *line.split()]) == code
     assert words in capsys.readouterr().err
+
+
+def test_a_source_that_cannot_be_held_is_not_planned_for(monkeypatch):
+    source = SimpleNamespace(name="large", n_parameters=7_000_000_000)
+    monkeypatch.setattr(sensitivity.preflight, "holds_source", lambda checkpoint: False)
+    with pytest.raises(UsageError, match=r"runs large backwards, for which it must be in memory: 28 GB"):
+        sensitivity.measure(source, None)
+
+
+def test_what_a_budget_cannot_be_planned_with():
+    make = within(Budget(max_size_bytes=1), expect=None)
+    for order, words in (
+        (SimpleNamespace(sight=1, kv=None), "a model that sees"),
+        (SimpleNamespace(sight=None, kv="8bit"), "--kv"),
+    ):
+        with pytest.raises(UsageError, match=f"a budget cannot be planned with {words} yet"):
+            make([], order, Silent())
+
+
+def test_formats_that_cannot_be_made_are_left_out(monkeypatch):
+    def fails(job, order, progress):
+        raise EdgeError(f"no {job.format} here")
+
+    monkeypatch.setattr(within_module.pipeline, "full", fails)
+    monkeypatch.setattr(within_module.pipeline, "measured_on", lambda order: None)
+    order = SimpleNamespace(
+        sight=None, kv=None, text=None, context_length=1, texts=SimpleNamespace(calibration=None),
+        checkpoint=SimpleNamespace(name="tiny"),
+    )  # fmt: skip
+    with pytest.raises(EdgeError, match="tiny can be converted to no format here"):
+        within(Budget(max_size_bytes=1), expect=None, across=True)([SimpleNamespace(format="gguf")], order, Silent())
 
 
 def test_second_order_is_as_good_as_its_trials(monkeypatch):

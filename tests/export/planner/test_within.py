@@ -68,6 +68,18 @@ def test_a_budget_is_held_by_the_file(checkpoint, model, tmp_path, monkeypatch, 
     assert parity.logits_nmse(model, done.folder, 128) < 0.3
 
 
+def test_experts_are_planned_too(tiny_moe, tmp_path, monkeypatch):
+    monkeypatch.setattr(sensitivity, "_WINDOWS", 2)
+    folder = tiny_moe("mixtral").folder
+    sizes = [c.size_bytes for c in fronts(folder, tmp_path, "gguf", max_size_bytes=10**9).front]
+    bound = sum(sizes) // len(sizes)
+    make = within_module.within(Budget(max_size_bytes=bound), expect)
+    [done] = edge.export(folder, tmp_path, formats=["gguf"], context_length=128, gate=False, make=make)
+    assert done.bundle.size_bytes <= bound
+    assert done.plan.chosen.size_bytes == pytest.approx(done.bundle.size_bytes, rel=0.01)
+    assert any("_exps" in name for name in done.bundle.plan["planned"]["types"])
+
+
 def test_what_cannot_be_is_said_with_what_comes_closest(checkpoint, tmp_path):
     with pytest.raises(BudgetError, match=r"impossible: none of \d+ plans(.|\n)*closest is gguf (.|\n)*--max-size 1"):
         fronts(checkpoint, tmp_path, "gguf", max_size_bytes=1000, min_agreement=0.5)

@@ -9,6 +9,7 @@ import ctypes
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import require
+from edge.export import experts
 from edge.export.artifact import Artifact
 from edge.export.calibrate import Calibration, activation_statistics
 from edge.export.checkpoint import Checkpoint
@@ -47,29 +48,31 @@ def variety(
     stored = read_header(full.path).tensors
     statistics = activation_statistics(checkpoint, calibration, progress) if calibration else {}
     can = gguf.types_of(full, "q8_0")
-    entries = [
-        e for e in full.ledger
-        if len(e.target) == 1 and e.target[0] in can and all(damage.known(checkpoint, sensitivity, s) for s in e.source)
-    ]  # fmt: skip
+    matrices = {
+        name: keys
+        for name, keys in _matrices(full, checkpoint).items()
+        if name in can and all(damage.known(checkpoint, sensitivity, key) for key in keys)
+    }
     share = chosen_share(checkpoint.config)
     tied = "output.weight" not in stored
-    progress.start("measuring what rounding costs in GGUF", len(entries))
+    progress.start("measuring what rounding costs in GGUF", len(matrices))
 
     def rounded(name: str, rows: np.ndarray, kind: str) -> np.ndarray:
         return _rounded(rows, kind, statistics.get(name))
 
     parts = []
-    for done, entry in enumerate(entries):
-        name = entry.target[0]
-        width = stored[name].shape[0]
+    for done, (name, keys) in enumerate(matrices.items()):
+        width, n = stored[name].shape[0], stored[name].n_elements
         types = [kind for kind in _BITS if width % _layout(kind)[0] == 0]
-        costs = damage.of(checkpoint, sensitivity, entry.source, types, rounded)
-        sizes = {kind: entry.n_elements // _layout(kind)[0] * _layout(kind)[1] for kind in types}
+        costs = damage.of(checkpoint, sensitivity, keys, types, rounded)
+        sizes = {kind: n // _layout(kind)[0] * _layout(kind)[1] for kind in types}
         read = share if "_exps." in name else 0.0 if name == "token_embd.weight" and not tied else 1.0
         options = tuple(Option(kind, sizes[kind], costs[kind]) for kind in types)
-        parts.append(Part(name, entry.n_elements, options, read))
+        parts.append(Part(name, n, options, read))
         progress.advance(done + 1)
-    rest = full.path.stat().st_size - sum(stored[part.name].n_bytes for part in parts)
+    # Of a matrix about which nothing is known, eight bits are kept.
+    unknown = sum(gguf.OTHERS_BYTES * stored[name].n_elements for name in set(can) - set(matrices))
+    rest = full.path.stat().st_size - sum(stored[name].n_bytes for name in can) + round(unknown)
     named = {}
     for quantization in _NAMED:
         found = gguf.types_of(full, quantization)
@@ -77,6 +80,16 @@ def variety(
         if all(any(o.type == kind for o in part.options) for part, kind in zip(parts, kinds, strict=True)):
             named[quantization] = kinds
     return Variety(tuple(parts), named, _BITS, rest)
+
+
+def _matrices(full: Artifact, checkpoint: Checkpoint) -> dict[str, tuple[str, ...]]:
+    """What each tensor of the file was made from: source tensors, or experts as `Layer.keys` calls them."""
+    found = {e.target[0]: e.source for e in full.ledger if len(e.target) == 1 and e.source}
+    for layer in experts.layers(checkpoint):
+        for part, kind in enumerate(("gate", "up", "down")):
+            keys = tuple(layer.keys(e)[part] for e in range(experts.count(checkpoint.config)))
+            found[f"blk.{layer.index}.ffn_{kind}_exps.weight"] = keys
+    return found
 
 
 class _Traits(ctypes.Structure):
