@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -113,12 +114,26 @@ def ask(device: Device, python: str = "") -> Facts:
     done = device.run(["sh", "-c", _STATE + _NATURE, "facts", python, _LOOK])
     if done.code:
         raise DeviceError(f"{device.address}: it has no shell that answers: {done.reason}")
-    return parse(done.text)
+    with _understood(device):
+        return parse(done.text)
 
 
 def state(device: Device) -> State:
     """How the device is now."""
-    return parse_state(sections(device.run(["sh", "-c", _STATE, "facts"]).text))
+    done = device.run(["sh", "-c", _STATE, "facts"])
+    with _understood(device):
+        return parse_state(sections(done.text))
+
+
+@contextmanager
+def _understood(device: Device) -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, ValueError) as err:
+        raise DeviceError(
+            f"{device.address}: what it says of itself makes no sense: {err}",
+            hint="look at what its python3 and its /proc say; --python names another Python",
+        ) from err
 
 
 def sections(text: str) -> Mapping[str, str]:

@@ -119,7 +119,14 @@ class Store:
 
     def inventory(self) -> Inventory:
         """What is there, in one round trip."""
-        return parse_inventory(self.call("inventory").text)
+        text = self.call("inventory").text
+        try:
+            return parse_inventory(text)
+        except ValueError as err:
+            raise DeviceError(
+                f"{self.device.address}: its store at {self.root} makes no sense: {err}",
+                hint="somebody else wrote into it; remove the file that is wrong, or take another --root",
+            ) from err
 
     def fsck(self) -> tuple[Fault, ...]:
         """Hash everything, and say what is wrong. Changes nothing."""

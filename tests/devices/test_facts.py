@@ -10,6 +10,8 @@ import pytest
 
 from edge.devices import facts
 from edge.devices.address import connect
+from edge.devices.device import Done
+from edge.devices.store import Store
 from edge.errors import DeviceError
 
 GOLDEN = Path(__file__).parent / "facts"
@@ -41,3 +43,28 @@ def test_a_device_without_a_shell(monkeypatch):
     monkeypatch.setattr(device, "run", lambda *a, **k: real(["no-such-shell"]))
     with pytest.raises(DeviceError, match="no shell that answers"):
         facts.ask(device)
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["@python\n/usr/bin/python3\n[broken\n", "@python\n/p\n[1, []]\n", "@loadavg\nx y z\n", "@temperature\n--1\n"],
+)
+def test_a_device_that_talks_nonsense_is_said(said):
+    class Odd:
+        address = "odd"
+
+        def run(self, argv, stdin=b"", timeout_s=60.0):
+            return Done(0, said.encode(), b"")
+
+    with pytest.raises(DeviceError, match="odd: what it says of itself makes no sense"):
+        facts.ask(Odd())
+    if "python" not in said:
+        with pytest.raises(DeviceError, match="makes no sense"):
+            facts.state(Odd())
+
+
+def test_a_store_that_somebody_else_wrote_into_is_said(tmp_path):
+    device = connect(f"local:{tmp_path}")
+    (tmp_path / "serials").write_text("hello\n")
+    with pytest.raises(DeviceError, match=r"its store at .* makes no sense(.|\n)*remove the file that is wrong"):
+        Store(device).inventory()
