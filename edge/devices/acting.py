@@ -140,9 +140,13 @@ class Acting:
                     self.run = said.get("run") or self.run
                     self._tell(str(said["tell"]))
                 elif "question" in said:
-                    self._worker.say(do="reply", reply=self._allowed(said["question"]))
+                    reply: Any = self._allowed(said["question"])
+                    stop()  # before the reply, which another step would follow
+                    self._worker.say(do="reply", reply=reply)
                 elif "asks" in said:
-                    self._worker.say(do="reply", reply=self._reply(for_person(said["asks"])) if self._reply else None)
+                    reply = self._reply(for_person(said["asks"])) if self._reply and not self._stopped() else None
+                    stop()
+                    self._worker.say(do="reply", reply=reply)
                 elif "beat" not in said:
                     raise DeviceError(f"{self._where}: the worker says {sorted(said)}, which is no answer")
 
@@ -157,7 +161,7 @@ class Acting:
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError) as err:
             raise DeviceError(f"{self._where} asks for what it was not given, or what makes no sense: {err!r}") from err
-        return self._ask is not None and self._ask(question)
+        return self._ask is not None and not self._stopped() and self._ask(question)
 
 
 def _sent(source: Source) -> dict[str, Any]:
