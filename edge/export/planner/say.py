@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from edge.export.planner.variety import Variety
 
 _WORDS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "max_size_bytes": ("--max-size", lambda v: f"{v / 1e6:.1f} MB"),
+    "max_size_bytes": ("--max-size", lambda v: f"{v / 1e6:.1f} MB" if v >= 1e5 else f"{v:,.0f} bytes"),
     "max_memory_bytes": ("--max-memory", lambda v: f"{v / 1e6:.0f} MB of memory"),
-    "min_tokens_per_s": ("--min-tokens-per-second", lambda v: f"{v:.3g} tok/s"),
+    "min_tokens_per_s": ("--min-tokens-per-second", lambda v: f"{_number(v)} tok/s"),
     "min_agreement": ("--min-agreement", lambda v: f"{v:.1%} of top tokens kept"),
 }
 _SPARED = 3  # kinds of matrices that are named
@@ -39,12 +39,16 @@ def _speed(c: Candidate) -> str:
     if c.speed is None:
         return "not known"
     low, middle, high = c.speed
-    return f"{middle:.3g} tok/s ({low:.3g} to {high:.3g})"
+    return f"{_number(middle)} tok/s ({_number(low)} to {_number(high)})"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def expected(c: Candidate) -> str:
     """What is expected of a candidate, on one line."""
-    speed = "" if c.speed is None else f", {c.speed[1]:.3g} tok/s"
+    speed = "" if c.speed is None else f", {_number(c.speed[1])} tok/s"
     return (
         f"{c.size_bytes / 1e6:.1f} MB, {c.memory_bytes / 1e6:.0f} MB of memory{speed}, "
         f"{c.agreement:.1%} of top tokens kept (estimated)"
