@@ -15,6 +15,7 @@ from edge.devices.address import connect
 from edge.devices.install import flash
 from edge.devices.runner import Runner
 from edge.devices.store import Store
+from tests.devices import powercuts
 from tests.devices.bundles import LARGE, whole
 from tests.devices.faults import Cut, Dies, Flips
 
@@ -90,6 +91,20 @@ def test_a_link_cut_after_any_write_leaves_something_whole(memory, folders, monk
     whole(memory, old)
     flash(new, memory)
     whole(memory, new)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_death_while_a_runtime_is_unpacked(memory, folders, monkeypatch, after):
+    old, new = folders
+    monkeypatch.setattr(install, "_TRIES", 1)
+    flash(old, memory)
+    monkeypatch.setattr(install.runner, "choose", powercuts.quick)
+    with pytest.raises(install.LinkLost):
+        flash(new, Dies(memory, "unpack", after=after))
+    assert Store(memory).inventory().current == bundles.read(old).id
+    flash(new, memory)
+    whole(memory, new)
+    assert Store(memory).fsck() == ()
 
 
 def test_of_several_devices_one_that_fails_leaves_the_others_right(tmp_path, folders, monkeypatch, capsys):

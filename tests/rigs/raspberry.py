@@ -13,6 +13,7 @@ import argparse
 import os
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -118,6 +119,8 @@ def main() -> None:
     asked = parser.parse_args()
     if reason := missing():
         sys.exit(reason)
+    for ends in (signal.SIGINT, signal.SIGTERM):  # a job in the background ignores the first
+        signal.signal(ends, signal.default_int_handler)
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="edge-raspberry-"))
     rig = Rig(folder.absolute(), asked.cpu, asked.release)
     print(f"export EDGE_SSH_CONFIG={rig.config}\nedge devices {rig.address}\nCtrl-C ends it", flush=True)
