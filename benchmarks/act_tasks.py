@@ -5,7 +5,8 @@ the right state. The split `dev` is what the program was tuned on; `test` has ot
 mostly other tools. A first test set was tuned on and is in `dev` now (`HOUSE`). Of this one no failure was read while
 tuning; but its first sixteen tasks were counted (eight were done), and the program was changed once more after that.
 Later the failures of one half of it were read (`half`), those of the other half not. `fresh` has other words and other
-tools again, and was made before the program was changed for what that half showed.
+tools again, was written while the program was changed for what that half showed, and not run until that was done;
+then failures of its own half `read` were read.
 """
 
 from __future__ import annotations
