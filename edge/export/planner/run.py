@@ -141,7 +141,7 @@ class Planner:
         draft = replace(draft, quantization=mix.name, memory={**draft.memory, "weights_bytes": weights})
         read = Traffic(variety.read_bytes(mix), int(draft.memory["kv_bytes_per_token"]), {}, {})
         expected = self.expect(draft, read)
-        kld = self.sensitivity.kld(mix.damage)
+        kld = self.sensitivity.kld(mix.damage) + self.sensitivity.floor * variety.few_bits(mix)
         return Candidate(
             format=format_name,
             mix=mix,

@@ -7,6 +7,8 @@ for each window. Its row and column sums are kept (F_ij is taken for r_i c_j / s
 
 Second order has its limits, so it is tried: the source is rounded at two widths, and what that does to its output is
 measured. Two power laws through these anchors turn estimates into divergence, and divergence into tokens that change.
+Runtimes round what matrices are multiplied with, too, to 8 bits: what that costs is measured the same way,
+and added.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ class Sensitivity:
     columns: Mapping[str, np.ndarray]
     kld: Law
     lost: Law
+    floor: float = 0.0  # nats that rounding what matrices are multiplied with costs, be the weights as they may
 
     def damage(self, name: str, errors: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """What squared `errors` `(rows, columns)` of some `rows` of a matrix cost, for each row: half of e F e."""
@@ -77,12 +80,13 @@ def measure(checkpoint: Checkpoint, calibration: Calibration, progress: Progress
             kind, _, matrix = name.partition("/")
             if matrix:
                 parts[kind][matrix] = stored[name]
-        tried = stored["trials"]
+        tried, floor = stored["trials"], float(stored["floor"])
     return Sensitivity(
         parts["rows"],
         parts["columns"],
         kld=law([(float(guess), float(kld)) for guess, kld, _ in tried], exponent=1.0),
         lost=law([(float(kld), float(lost)) for _, kld, lost in tried], exponent=0.5),
+        floor=floor,
     )
 
 
@@ -103,8 +107,10 @@ def _measured(checkpoint: Checkpoint, calibration: Calibration, progress: Progre
     n_tokens = sum(len(w) for w in windows)
     found = {f"rows/{name}": (r / n_tokens).numpy() for name, (r, _) in sums.items()}
     found |= {f"columns/{name}": (c / n_tokens).numpy() for name, (_, c) in sums.items()}
+    few = some(calibration.windows, _TRIED)
     with torch.inference_mode():
-        found["trials"] = _trials(model, some(calibration.windows, _TRIED), places, found, progress, len(windows))
+        found["floor"] = _floor(model, few)
+        found["trials"] = _trials(model, few, places, found, progress, len(windows))
     return found
 
 
@@ -154,10 +160,7 @@ def _trials(
     import numpy as np
     import torch
 
-    def logits() -> list[Any]:
-        return [model(input_ids=torch.tensor([list(w)]), use_cache=False).logits[0].float() for w in windows]
-
-    before = [torch.log_softmax(x, -1) for x in logits()]
+    before = _said(model, windows)
     originals = {name: place(parameter.data).clone() for name, (parameter, place) in places.items()}
     rows = []
     for bits in _TRIAL_BITS:
@@ -170,14 +173,43 @@ def _trials(
                 guess += float(0.5 * ((squares @ c) * r).sum() / max(1e-30, float(c.sum())))
             place(parameter.data).copy_(torch.from_numpy(rounded))
         kld, lost, n = 0.0, 0, 0
-        for old, new in zip(before, logits(), strict=True):
-            kld += float((old.exp() * (old - torch.log_softmax(new, -1))).sum())
+        for old, new in zip(before, _said(model, windows), strict=True):
+            kld += float((old.exp() * (old - new)).sum())
             lost += int((old.argmax(-1) != new.argmax(-1)).sum())
             n += len(old)
             done += 1
             progress.advance(done)
         rows.append((guess, kld / n, max(lost, 0.5) / n))
     return np.array(rows)
+
+
+def _floor(model: Any, windows: Sequence[Sequence[int]]) -> np.ndarray:
+    """Mean divergence of the source when every linear layer is fed 8 bits in blocks, as llama.cpp and ONNX do it."""
+    import numpy as np
+    import torch
+
+    def rounded(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        x = inputs[0]
+        flat = x.reshape(-1, x.shape[-1]).float().numpy()
+        return (torch.from_numpy(nearest(flat, 8, _TRIAL_BLOCK)).reshape(x.shape).to(x.dtype), *inputs[1:])
+
+    before = _said(model, windows)
+    handles = [m.register_forward_pre_hook(rounded) for m in model.modules() if isinstance(m, torch.nn.Linear)]
+    try:
+        after = _said(model, windows)
+    finally:
+        for handle in handles:
+            handle.remove()
+    kld = sum(float((a.exp() * (a - b)).sum()) for a, b in zip(before, after, strict=True))
+    return np.array(kld / sum(len(a) for a in before))
+
+
+def _said(model: Any, windows: Sequence[Sequence[int]]) -> list[Any]:
+    """Logarithms of what the model predicts at each position of each window, `(tokens, vocabulary)`."""
+    import torch
+
+    all_logits = (model(input_ids=torch.tensor([list(w)]), use_cache=False).logits[0] for w in windows)
+    return [torch.log_softmax(logits.float(), -1) for logits in all_logits]
 
 
 def nearest(matrix: np.ndarray, bits: int, block: int) -> np.ndarray:

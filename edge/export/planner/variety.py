@@ -39,6 +39,12 @@ class Variety:
     def bits_per_weight(self, mix: Mix) -> float:
         return 8 * mix.n_bytes / max(1, sum(part.n_elements for part in self.parts))
 
+    def few_bits(self, mix: Mix) -> float:
+        """The share of the weights that have less than 16 bits: runtimes multiply them with 8-bit numbers."""
+        total = sum(part.n_elements for part in self.parts)
+        chosen = zip(self.parts, mix.chosen, strict=True)
+        return sum(part.n_elements for part, o in chosen if self.bits[o.type] < 16) / max(1, total)
+
     def class_bits(self, mix: Mix) -> int:
         """What the gate judges it as: the fewest bits such that a tenth of the weights have no more.
 

@@ -66,7 +66,7 @@ def variety(
         kinds = tflite.types_of(quantization, [part.name for part in parts])
         if all(any(o.type == kind for o in part.options) for part, kind in zip(parts, kinds, strict=True)):
             named[quantization] = kinds
-    notes = ("in TFLite activations are rounded too, which the estimate leaves out: expect more divergence",)
+    notes = ("LiteRT rounds activations by rows, the estimate takes blocks: expect more divergence",)
     return Variety(tuple(parts), named, _BITS, rest, notes)
 
 
