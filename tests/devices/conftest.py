@@ -20,14 +20,19 @@ from tests.tiny_bundle import tiny_bundle
 
 
 @pytest.fixture(scope="session")
-def ssh_rig(tmp_path_factory):
+def _ssh_rig(tmp_path_factory):
     if reason := sshd.missing():
         pytest.skip(reason)
     rig = sshd.Sshd(tmp_path_factory.mktemp("sshd"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGE_SSH_CONFIG", str(rig.config))
-        yield rig
+    yield rig
     rig.stop()
+
+
+@pytest.fixture
+def ssh_rig(_ssh_rig, monkeypatch):
+    """A real sshd on loopback. All rigs are called `rig`: which one is meant stands in the environment."""
+    monkeypatch.setenv("EDGE_SSH_CONFIG", str(_ssh_rig.config))
+    return _ssh_rig
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +77,7 @@ def _pi(tmp_path_factory):
 @pytest.fixture
 def pi(_pi, monkeypatch):
     """A Raspberry Pi 4, whose Python has no numpy."""
-    monkeypatch.setenv("EDGE_SSH_CONFIG", str(_pi.config))  # which another rig may have set meanwhile
+    monkeypatch.setenv("EDGE_SSH_CONFIG", str(_pi.config))
     return _pi
 
 
