@@ -12,7 +12,7 @@ import pytest
 from edge import bundle as bundles
 from edge import measurement
 from edge.cli import main
-from edge.devices import install, runner
+from edge.devices import install, installed, runner
 from edge.devices.pack import build, levels, wheels
 from edge.devices.store import Store
 from edge.errors import DeviceError
@@ -111,6 +111,7 @@ def test_a_phone_says_what_this_machine_says(phone, tiny, format_name):
 def test_llama_cpp_alone_says_the_same_and_goes_back(phone, tiny, capfd):
     folder = tiny("gguf")
     install.flash(folder, phone)
+    installed.remove(phone, [])  # what other tests left there needs the pack
     done = install.flash(folder, phone, install.Wishes(runner=runner.ALONE))
     assert (done.changed, done.how) == (True, "llama.cpp alone for armv8.2")
     there = Store(phone).inventory()
