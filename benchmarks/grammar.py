@@ -1,83 +1,95 @@
-"""What a grammar costs a token: answers of one bundle, drawn alone and under a mask, in turn.
+"""What does a grammar cost a token?
 
-python -m benchmarks.grammar out/smollm2-act-gguf-q4_k_m -o benchmarks/results/grammar.json
+Held-out requests to a model that acts, with several tools each, answered under the grammar of their tools. A token's
+time is that from one to the next; the grammar's part is what its mask took of it, so that both are of the very same
+answers. "Greedy" looks at the likeliest token first, as `edge act` does; "drawn" makes every token's mask, as where
+answers are drawn by chance; "closing" has so few tokens left that each has to leave a way to an end.
 
-The same requests, the same tokens: where the grammar changes an answer, that answer is left out. Under
-"masked" every token's mask is made, as when answers are drawn by chance; under "greedy" only where the
-likeliest token is not allowed. Milliseconds a token, all raw; the table shows medians and their ratio.
+    python -m benchmarks.grammar out/smollm2-act-gguf-q4_k_m out/smollm2-act-onnx-int4-mixed
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
-import statistics
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge.runtimes.grammar import Grammar, Grammars
+from benchmarks import race
+from benchmarks.race import Claim
+from edge.runtimes.grammar import Grammars
 from edge.runtimes.model import Model, open_bundle
-from edge.runtimes.session import Sampling
+from edge.runtimes.session import Mask, Sampling
 from edge.runtimes.tool_calls import syntax_of
 
 CASES = Path(__file__).parents[1] / "edge" / "export" / "corpus" / "tool_calls.jsonl"
-GREEDY = Sampling(max_tokens=96)
-# Greedy too, but for a penalty that changes nothing: a mask cannot take its short cut then.
-MASKED = Sampling(max_tokens=96, repeat_penalty=1.0000001)
+_MOST = 0.05  # of a token
+# The second is greedy too, but for a penalty that changes nothing: a mask cannot take its short cut then.
+_WAYS = {
+    "greedy": Sampling(temperature=0, max_tokens=512),
+    "drawn": Sampling(temperature=0, max_tokens=512, repeat_penalty=1.0000001),
+    "closing": Sampling(temperature=0, max_tokens=96),
+}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("-o", "--output", type=Path)
-    parser.add_argument("--cases", type=int, default=40)
+def main() -> int:
+    parser = race.arguments(__doc__, rounds=16)
+    parser.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE")
     args = parser.parse_args()
-    rows = [json.loads(line) for line in CASES.read_text(encoding="utf-8").splitlines()][: args.cases]
-    taken: dict[str, list[float]] = {"alone": [], "greedy": [], "masked": []}
-    built: list[float] = []
-    with open_bundle(args.bundle) as model:
-        began = time.perf_counter()
-        engine = Grammars.of(model)
-        engine_s = time.perf_counter() - began
-        assert model.template is not None
-        syntax = syntax_of(model.template.source)
-        assert syntax is not None, "the model's template shows no tools"
-        for row in rows:
-            began = time.perf_counter()
-            grammar = engine.tools([t["function"] for t in row["tools"]], syntax)
-            built.append(time.perf_counter() - began)
-            _answer(model, row, GREEDY, None)  # reads the prompt
-            answers = {
-                "alone": _answer(model, row, MASKED, None),
-                "greedy": _answer(model, row, GREEDY, grammar),
-                "masked": _answer(model, row, MASKED, grammar),
-            }
-            if len({tuple(ids) for ids, _ in answers.values()}) == 1:
-                for kind, (_, times) in answers.items():
-                    taken[kind] += times
-        record = {
-            "bundle": model.bundle.name, "bundle_id": model.bundle.id, "engine_s": engine_s,
-            "grammar_s": built, "token_ms": taken,
-        }  # fmt: skip
-    if args.output:
-        args.output.write_text(json.dumps(record) + "\n", encoding="utf-8")
-    alone = statistics.median(taken["alone"])
-    print(f"engine {engine_s:.2f} s, a grammar {1000 * statistics.median(built):.1f} ms")
-    for kind, times in taken.items():
-        middle = statistics.median(times)
-        print(f"{kind:8} {middle:7.3f} ms a token  x {middle / alone:.3f}  ({len(times)} tokens)")
+    load = race.settled()
+    rows = [json.loads(line) for line in CASES.read_text(encoding="utf-8").splitlines()][: args.rounds]
+    about: dict[str, str] = {}
+    samples: dict[str, list[dict[str, float]]] = {}
+    claims = []
+    for folder in args.bundles:
+        with open_bundle(folder, threads=args.threads) as model:
+            kind = f"{model.bundle.format} {model.bundle.quantization}"
+            engine = Grammars.of(model)
+            syntax = syntax_of(model.template.source if model.template else "") or "tags"
+            for way, sampling in _WAYS.items():
+                name = f"{kind}, {way}"
+                about[name] = model.bundle.id
+                samples[name] = [_cost(model, row, engine, syntax, sampling) for row in rows]
+                claims.append(Claim("of_a_token", name, "allowed", at_most=1.0, says=name, fixed=_MOST))
+    done = race.Race(__doc__, about, samples, load)
+    return race.keep("grammar", done, race.judge(done, claims), words=["BUNDLE", "..."])
 
 
-def _answer(model: Model, row: Any, sampling: Sampling, grammar: Grammar | None) -> tuple[list[int], list[float]]:
-    """Its ids, and the time of each after the first, in ms."""
-    mask = None if grammar is None else grammar.mask(sampling)
-    pieces = list(model.generate(row["messages"], sampling, mask=mask, tools=row["tools"]))
-    told = [p for p in pieces if p.token_id is not None]
-    times = [(b.time_ns - a.time_ns) / 1e6 for a, b in itertools.pairwise(told)]
-    return [p.token_id for p in told if p.token_id is not None], times
+def _cost(model: Model, row: Any, engine: Grammars, syntax: Any, sampling: Sampling) -> dict[str, float]:
+    """The share of the grammar, and both times in ms, over all tokens of one answer but the first."""
+    grammar = engine.tools([tool["function"] for tool in row["tools"]], syntax)
+    model.session.rewind(0)
+    model.hold([])
+    mask = _Timed(grammar.mask(sampling))
+    told = [
+        p for p in model.generate(row["messages"], sampling, mask=mask, tools=row["tools"]) if p.token_id is not None
+    ]
+    total_ms = sum(b.time_ns - a.time_ns for a, b in itertools.pairwise(told)) / 1e6
+    # A token's time is taken before its own mask: the last mask is in no gap.
+    masks_ms = sum(mask.took_ns[: len(told) - 1]) / 1e6
+    return {
+        "of_a_token": masks_ms / (total_ms - masks_ms), "tokens": float(len(told)),
+        "mask_ms": masks_ms / (len(told) - 1), "token_ms": total_ms / (len(told) - 1),
+    }  # fmt: skip
+
+
+class _Timed:
+    """A mask, and how long each call of it took."""
+
+    def __init__(self, mask: Mask) -> None:
+        self._mask = mask
+        self.took_ns: list[int] = []
+
+    def __call__(self, logits: Any, out: Sequence[int]) -> Any:
+        began = time.perf_counter_ns()
+        try:
+            return self._mask(logits, out)
+        finally:
+            self.took_ns.append(time.perf_counter_ns() - began)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
