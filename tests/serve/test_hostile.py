@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -374,7 +375,8 @@ def test_a_client_that_goes_away_stops_its_answer(tiny, held):
         assert HTTP.post(server.url + CHAT, json=ask("still there")).status_code == 200
         measured = HTTP.get(f"{server.url}/metrics").text
         assert 'edge_answers_total{end="499",model="tiny-echo-none"} 1.0' in measured
-        assert 'edge_tokens_total{kind="generated",model="tiny-echo-none"} 11.0' in measured
+        [generated] = re.findall(r'edge_tokens_total{kind="generated",model="tiny-echo-none"} ([0-9.]+)', measured)
+        assert float(generated) in (11, 12)  # of the answer that nobody hears, at most the token that was under way
 
 
 def test_a_client_that_does_not_read_blocks_nobody(tiny):
