@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,13 @@ from edge.export.checkpoint import Checkpoint
 from edge.export.gate import logits
 from edge.export.reference import load_model
 from edge.progress import Progress
+from edge.runtimes.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
 
 POSITIONS = 2_000
+_WORD_WINDOWS = 40
 _KEPT = ("positions", "mean_kld", "kld_low", "kld_high", "same_top1", "perplexity_source", "perplexity_export")
 
 
@@ -34,6 +37,25 @@ def between(
         advance=progress.advance,
     )
     return {name: getattr(found, name) for name in _KEPT}
+
+
+def of_words(source: Checkpoint, other: Checkpoint, held_out: Calibration, progress: Progress) -> dict[str, Any]:
+    """What held-out text costs both, as perplexity for each of the source's tokens: `other`, with a vocabulary of its
+    own, may need more of them."""
+    old, new = Tokenizer.load(source.folder), Tokenizer.load(other.folder)
+    windows = [w for w in held_out.windows if len(w) > 1][:_WORD_WINDOWS]
+    # Cut between characters: half of one has no text.
+    texts = [text for w in windows if "\ufffd" not in (text := old.decode(w))]
+    before, after = ([t.encode(text) for text in texts] for t in (old, new))
+    n = sum(len(ids) - 1 for ids in before)
+    progress.start("reading held-out text with both vocabularies", 2 * len(texts))
+    losses = [loss(c, ids, progress) / n for c, ids in ((source, before), (other, after))]
+    return {
+        "held_out_tokens": n,
+        "held_out_tokens_after": sum(len(ids) - 1 for ids in after),
+        "perplexity_source": math.exp(losses[0]),
+        "perplexity_export": math.exp(losses[1]),
+    }
 
 
 def run(checkpoint: Checkpoint) -> logits.Logits:

@@ -2,6 +2,9 @@
 
     cut the vocabulary -> collect the text -> cut the rest -> ask the teacher -> train -> measure the distance
 
+A trimmed teacher hardly knows common words in pieces. So it is the whole one that writes and that is asked; its answers
+are put into the words that are left.
+
 What is finished is kept in the cache under a hash of all it depends on. The student is a Hugging Face folder of its
 own; what it cost stands beside it in `distilled.json`.
 """
@@ -22,6 +25,7 @@ from edge.export.checkpoint import Checkpoint
 from edge.export.distill import texts
 from edge.export.distill.given import Given
 from edge.export.distill.recipe import LOSSES, STUDENTS, Recipe, Step
+from edge.export.distill.translate import Words
 from edge.export.sources.folder import open_folder
 from edge.find import load
 from edge.progress import Progress, Silent
@@ -66,11 +70,15 @@ def rows(record: dict[str, Any]) -> list[tuple[str, str]]:
         found.append(("learned from", f"{learned['tokens']:,} tokens in {learned['steps']:,} steps"))
         found.append(("nats from its teacher", f"{learned['before']:.3f} before, {learned['best']:.3f} at best"))
     if apart := record.get("distance"):
-        found.append(
-            ("mean KLD to its teacher", f"{apart['mean_kld']:.3f} nats, {apart['same_top1']:.1%} the same top token")
-        )
+        if "mean_kld" in apart:
+            found.append(
+                (
+                    "mean KLD to its teacher",
+                    f"{apart['mean_kld']:.3f} nats, {apart['same_top1']:.1%} the same top token",
+                )
+            )
         pair = f"{apart['perplexity_source']:.2f} becomes {apart['perplexity_export']:.2f}"
-        found.append(("perplexity of held-out text", pair))
+        found.append(("and of the student" if "mean_kld" not in apart else "perplexity of held-out text", pair))
     return found
 
 
@@ -110,14 +118,9 @@ def _check(teacher: Checkpoint, recipe: Recipe) -> None:
     late = [s.kind for s in recipe.steps[len(recipe.steps) - len(learns) :] if s.kind not in learns]
     if late:
         raise UsageError(f"[student.{late[0]}] must come before [student.{learns[0]}] in the recipe")
-    if recipe.train is not None and not learns:
-        raise UsageError(
-            f"[student.{recipe.steps[0].kind}] has nothing to learn from its teacher", hint="leave out [train]"
-        )
-    if any(load(LOSSES, one.kind).WANTS == "hidden" for one in recipe.losses) and learns != ["depth"]:
-        raise UsageError(
-            "[loss.hidden] compares layer with layer, so it needs [student.depth] and no other that learns"
-        )
+    hidden = any(load(LOSSES, one.kind).WANTS == "hidden" for one in recipe.losses)
+    if hidden and [step.kind for step in recipe.steps] != ["depth"]:
+        raise UsageError("[loss.hidden] compares layer with layer, so it needs [student.depth] and no other student")
 
 
 @contextmanager
@@ -157,13 +160,13 @@ def _made(teacher: Checkpoint, recipe: Recipe, progress: Progress) -> Path:
     work.mkdir(parents=True, exist_ok=True)
     record: dict[str, Any] = {"recipe": recipe.id, "teacher": teacher.name, "steps": []}
     learning = [step for step in recipe.steps if load(STUDENTS, step.kind).LEARNS]
+    student = teacher
     for n, step in enumerate(s for s in recipe.steps if s not in learning):
         with _first():
-            given = _given(teacher, recipe, None if not recipe.text.files else _text(teacher, recipe))
-            teacher = _step(teacher, step, given, work / f"teacher-{n}", record, progress)
-    student = teacher
-    if learning:
-        student = _learned(teacher, learning, recipe, work, record, progress)
+            given = _given(student, recipe, None if not recipe.text.files else _text(student, recipe))
+            student = _step(student, step, given, work / f"teacher-{n}", record, progress)
+    if learning or recipe.train is not None:
+        student = _learned(teacher, student, learning, recipe, work, record, progress)
     with _first():
         if cache.find("students", key) is None:
             with cache.building("students", key) as folder:
@@ -180,22 +183,30 @@ def _opens(step: Step) -> bool:
 
 
 def _learned(
-    teacher: Checkpoint, steps: Sequence[Step], recipe: Recipe, work: Path, record: dict[str, Any], progress: Progress
-) -> Checkpoint:
-    """What is cut and, if the recipe says so, trained; the record gets its distance to its teacher."""
+    teacher: Checkpoint, trimmed: Checkpoint, steps: Sequence[Step], recipe: Recipe, work: Path,
+    record: dict[str, Any], progress: Progress,
+) -> Checkpoint:  # fmt: skip
+    """What is cut and, if the recipe says so, trained; the record gets its distance to its teacher.
+
+    `trimmed` is the teacher of fewer words, or the teacher itself.
+    """
+    words = None
+    if trimmed is not teacher:
+        words = Words(Tokenizer.load(teacher.folder), Tokenizer.load(trimmed.folder))
     with _first():
         given = _given(teacher, recipe, _text(teacher, recipe) if recipe.text.files else None)
-        text = given.text
-        if text is not None:
-            record["text"] = {"source": text.source, "tokens": text.n_tokens}
-            _warn_foreign(teacher, text, given.held_out, recipe, record, progress)
+        if given.text is not None:
+            record["text"] = {"source": given.text.source, "tokens": given.text.n_tokens}
+            _warn_foreign(teacher, given.text, given.held_out, recipe, record, progress)
         elif recipe.train is not None:
             text = _own_words(teacher, recipe, given.held_out, work, progress)
             record["text"] = {"source": text.source, "tokens": text.n_tokens}
-            given = replace(given, sample=_sample(text))
-        student = teacher
+            given = replace(given, text=text, sample=_sample(text))
+        student, asked = trimmed, given
+        if words is not None:
+            asked = replace(given, sample=words.calibration(given.sample), held_out=words.calibration(given.held_out))
         for n, step in enumerate(steps):
-            student = _step(student, step, given, work / f"student-{n}", record, progress)
+            student = _step(student, step, asked, work / f"student-{n}", record, progress)
     if student.n_parameters >= teacher.n_parameters:
         raise UsageError(
             f"the student has {student.n_parameters:,} parameters and its teacher {teacher.n_parameters:,}",
@@ -203,19 +214,22 @@ def _learned(
         )
     record["parameters"] = {"student": student.n_parameters, "teacher": teacher.n_parameters}
     if recipe.train is not None:
-        assert text is not None
-        student = _trained(teacher, student, text, given.held_out, recipe, work, record, progress)
+        student = _trained(teacher, student, words, given, recipe, work, record, progress)
     with _first():
         apart = work / "distance.json"
         if not apart.is_file():
             progress.start("measuring how far the student is from its teacher", distance.POSITIONS)
-            apart.write_text(json.dumps(distance.between(teacher, student, given.held_out, progress)))
+            if words is None:
+                found = distance.between(teacher, student, given.held_out, progress)
+            else:
+                found = distance.of_words(teacher, student, given.held_out, progress)
+            apart.write_text(json.dumps(found))
         record["distance"] = json.loads(apart.read_text())
     return student
 
 
 def _trained(
-    teacher: Checkpoint, student: Checkpoint, text: Calibration, held_out: Calibration, recipe: Recipe, work: Path,
+    teacher: Checkpoint, student: Checkpoint, words: Words | None, given: Given, recipe: Recipe, work: Path,
     record: dict[str, Any], progress: Progress,
 ) -> Checkpoint:  # fmt: skip
     from edge.export.reference import library
@@ -224,13 +238,16 @@ def _trained(
     from edge.export.distill import asking, train
 
     assert recipe.train is not None
-    if not text.windows:
-        raise UsageError(f"{text.source} holds no text to learn from", hint="give more under [text]")
+    assert given.text is not None
+    if not given.text.windows:
+        raise UsageError(f"{given.text.source} holds no text to learn from", hint="give more under [text]")
+    held_out = texts.up_to(given.held_out.windows, _HELD_TOKENS)
+    stores = []
     with _first():
-        store = asking.ask(teacher, text.windows, work / "answers", recipe.train.top_k, progress)
-        held = asking.ask(
-            teacher, texts.up_to(held_out.windows, _HELD_TOKENS), work / "held-out", recipe.train.top_k, progress
-        )
+        for name, windows in (("answers", given.text.windows), ("held-out", held_out)):
+            asked = asking.ask(teacher, windows, work / name, recipe.train.top_k, progress)
+            stores.append(asked if words is None else words.store(asked, work / f"{name}-trimmed", work / name))
+    store, held = stores
     kept = next((row["kept"] for row in reversed(record["steps"]) if row["kind"] == "depth"), ())
     found = train.train(student, store, held, recipe.losses, recipe.train, work, progress, teacher=teacher, layers=kept)
     record["training"] = {**vars(found), "answers_bytes": store.n_bytes, "answers_tokens": store.n_tokens}

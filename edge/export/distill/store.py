@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ MOST_BYTES = 150  # for each token
 _SHARD_TEXTS = 128
 _SPARE_BYTES = 256 << 20  # a full disk hurts everyone
 
-_LEAST = -6e4  # what half precision holds
+LEAST = -6e4  # of logarithms that half precision holds
 
 Answers = Callable[[Sequence[Sequence[int]]], "Iterable[torch.Tensor]"]
 
@@ -54,8 +55,8 @@ def compress(tokens: Sequence[int], logits: torch.Tensor, k: int) -> np.ndarray:
     # The rest from its own terms: one minus what was kept loses everything when that is nearly one.
     rest = logits.scatter(1, ids, -float("inf")).logsumexp(-1, keepdim=True)
     out["token"], out["ids"] = tokens, ids.numpy()
-    out["logs"] = (best - whole).clamp(min=_LEAST).numpy()
-    out["rest"] = (rest - whole).clamp(min=_LEAST)[:, 0].numpy()
+    out["logs"] = (best - whole).clamp(min=LEAST).numpy()
+    out["rest"] = (rest - whole).clamp(min=LEAST)[:, 0].numpy()
     return out
 
 
@@ -108,16 +109,35 @@ def build(
         path = folder / name
         sound = row and row["lengths"] == lengths and path.is_file() and sha256_of(path) == row["sha256"]
         if not row or not sound:
-            records = np.concatenate([compress(t, a, k) for t, a in zip(part, answers(part), strict=True)])
-            work = path.with_suffix(".part")
-            records.tofile(work)
-            os.replace(work, path)
-            row = {"file": name, "lengths": lengths, "sha256": sha256_of(path)}
+            row = _put(path, [compress(t, a, k) for t, a in zip(part, answers(part), strict=True)])
         index["shards"].append(row)
         _write_index(folder, index)
         asked += sum(lengths)
         progress.advance(asked)
     return Store(folder, index)
+
+
+def write(folder: Path, texts: Iterable[np.ndarray], *, k: int, vocab_size: int, of: str) -> Store:
+    """The store of records `(tokens,)` that there are, one array a text; left alone when made `of` the same."""
+    done = _index(folder)
+    if done is not None and done.get("of") == of:
+        return open_store(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    index: dict[str, Any] = {"k": k, "vocab_size": vocab_size, "of": of, "shards": []}
+    left = iter(texts)
+    while part := list(islice(left, _SHARD_TEXTS)):
+        _refuse_full_disk(folder, sum(text.nbytes for text in part))
+        index["shards"].append(_put(folder / f"shard-{len(index['shards']):05}.bin", part))
+    _write_index(folder, index)
+    return Store(folder, index)
+
+
+def _put(path: Path, texts: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Write a shard, whole or not at all; what the index says of it."""
+    work = path.with_suffix(".part")
+    np.concatenate(texts).tofile(work)
+    os.replace(work, path)
+    return {"file": path.name, "lengths": [len(text) for text in texts], "sha256": sha256_of(path)}
 
 
 def open_store(folder: Path) -> Store:

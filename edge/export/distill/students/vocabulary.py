@@ -4,14 +4,15 @@
     tokens = 12_288         # without it: those that the text uses, and no more
 
 The domain is the recipe's text, or, without any, `words`: English chat, which ships with edge. Text of another domain
-is still read and written, in more and smaller pieces. Nothing is learned: the weights that stay are as they were.
+is still read and written, in more and smaller pieces. The weights that stay are as they were; with [train] the student
+then learns to say and to read in pieces what its teacher has words for.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,6 @@ from edge.runtimes.tokenizer import Tokenizer
 LEARNS = False
 _ROWS = ("embed_tokens.weight", "lm_head.weight", "lm_head.bias")
 _CORPUS = Path(__file__).parents[2] / "corpus"
-_JUDGED_WINDOWS = 40
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def make(checkpoint: Checkpoint, options: Options, given: Given, folder: Path, p
         "of": tokenizer.vocab_size,
         "tokens_sha256": hashlib.sha256(json.dumps(trimmed.kept).encode()).hexdigest(),
         "parameters_saved": 1 - after / before,
-        **_cost(checkpoint, made, given, progress),
+        **distance.of_words(checkpoint, made, given.held_out, progress),
     }
 
 
@@ -97,27 +97,6 @@ def _tensors(checkpoint: Checkpoint, trimmed: vocabulary.Trimmed, tables: set[st
         with safe_open(checkpoint.folder / info.file, framework="pt") as file:
             tensor = file.get_tensor(name)
         yield name, tensor[rows] if name in tables else tensor
-
-
-def _cost(whole: Checkpoint, made: Checkpoint, given: Given, progress: Progress) -> Mapping[str, float | int]:
-    """What held-out text costs both, for each token of the whole vocabulary: the trimmed one may need more of them."""
-    old, new = Tokenizer.load(whole.folder), Tokenizer.load(made.folder)
-    windows = [w for w in given.held_out.windows if len(w) > 1][:_JUDGED_WINDOWS]
-    # Cut between characters: half of one has no text.
-    texts = [text for w in windows if "\ufffd" not in (text := old.decode(w))]
-    before = [old.encode(text) for text in texts]
-    after = [new.encode(text) for text in texts]
-    n = sum(len(ids) - 1 for ids in before)
-    progress.start("reading held-out text with both vocabularies", 2 * len(texts))
-    losses = [distance.loss(c, ids, progress) / n for c, ids in ((whole, before), (made, after))]
-    import math
-
-    return {
-        "held_out_tokens": n,
-        "held_out_tokens_after": sum(len(ids) - 1 for ids in after),
-        "perplexity_source": math.exp(losses[0]),
-        "perplexity_export": math.exp(losses[1]),
-    }
 
 
 def _elements(shape: tuple[int, ...]) -> int:
