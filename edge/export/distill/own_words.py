@@ -37,15 +37,19 @@ _MARK = "\u2402edge\u2403"
 def write(checkpoint: Checkpoint, path: Path, *, n_tokens: int, seed: int, progress: Progress) -> list[list[int]]:
     """Texts as ids, `n_tokens` of them or a few more, also kept in `path` (one JSON list a line, by batch).
 
+    What is kept there beyond that is left where it is: the same seed gives the same text, more or less of it.
     Raises `EdgeError` when the teacher writes nothing that can be used.
     """
     import torch
 
     batches = _kept(path)
-    texts = [text for batch in batches for text in batch]
-    written = sum(map(len, texts))
-    if written >= n_tokens:
-        return texts
+    texts: list[list[int]] = []
+    written = 0
+    for batch in batches:
+        texts += batch
+        written += sum(map(len, batch))
+        if written >= n_tokens:
+            return texts
     progress.start("the teacher writes text to learn from", n_tokens)
     writer = _Writer(checkpoint)
     seen = {tuple(text[:48]) for text in texts}

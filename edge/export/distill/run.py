@@ -22,7 +22,7 @@ from edge.errors import UsageError, require
 from edge.export import cache, calibrate, distance, sharded
 from edge.export.calibrate import Calibration
 from edge.export.checkpoint import Checkpoint
-from edge.export.distill import texts
+from edge.export.distill import taught, texts
 from edge.export.distill.given import Given
 from edge.export.distill.recipe import LOSSES, STUDENTS, Recipe, Step
 from edge.export.distill.translate import Words
@@ -199,7 +199,9 @@ def _learned(
             record["text"] = {"source": given.text.source, "tokens": given.text.n_tokens}
             _warn_foreign(teacher, given.text, given.held_out, recipe, record, progress)
         elif recipe.train is not None:
-            text = _own_words(teacher, recipe, given.held_out, work, progress)
+            wanted = recipe.text
+            text = taught.own_words(teacher, n_tokens=wanted.tokens, seed=wanted.seed, progress=progress)
+            text = texts.without(text, given.held_out)
             record["text"] = {"source": text.source, "tokens": text.n_tokens}
             given = replace(given, text=text, sample=_sample(text))
         student, asked = trimmed, given
@@ -241,13 +243,13 @@ def _trained(
     assert given.text is not None
     if not given.text.windows:
         raise UsageError(f"{given.text.source} holds no text to learn from", hint="give more under [text]")
-    held_out = texts.up_to(given.held_out.windows, _HELD_TOKENS)
-    stores = []
+    judged = texts.up_to(given.held_out.windows, _HELD_TOKENS)
     with _first():
-        for name, windows in (("answers", given.text.windows), ("held-out", held_out)):
-            asked = asking.ask(teacher, windows, work / name, recipe.train.top_k, progress)
-            stores.append(asked if words is None else words.store(asked, work / f"{name}-trimmed", work / name))
-    store, held = stores
+        store, of = taught.answers(teacher, given.text.windows, recipe.train.top_k, progress)
+        held = asking.ask(teacher, judged, work / "held-out", recipe.train.top_k, progress)
+        if words is not None:
+            store = words.answers(store, work / "answers-in-pieces", of)
+            held = words.answers(held, work / "held-out-in-pieces", work / "held-out")
     kept = next((row["kept"] for row in reversed(record["steps"]) if row["kind"] == "depth"), ())
     found = train.train(student, store, held, recipe.losses, recipe.train, work, progress, teacher=teacher, layers=kept)
     record["training"] = {**vars(found), "answers_bytes": store.n_bytes, "answers_tokens": store.n_tokens}
@@ -330,18 +332,6 @@ def _given(checkpoint: Checkpoint, recipe: Recipe, text: Calibration | None) -> 
         calibrate.check_disjoint(text, held)
     sample = _sample(text) if text is not None else calibrate.default_calibration(tokenizer, template)
     return Given(text=text, sample=sample, held_out=held, folder=recipe.folder)
-
-
-def _own_words(
-    teacher: Checkpoint, recipe: Recipe, held_out: Calibration, work: Path, progress: Progress
-) -> Calibration:
-    from edge.export.distill import own_words
-
-    written = own_words.write(
-        teacher, work / "own_words.jsonl", n_tokens=recipe.text.tokens, seed=recipe.text.seed, progress=progress
-    )
-    windows = tuple(tuple(text[: calibrate.WINDOW]) for text in written if len(text) > 1)
-    return texts.without(texts.of_windows(windows, f"what {teacher.name} wrote itself"), held_out)
 
 
 def _sample(text: Calibration) -> Calibration:

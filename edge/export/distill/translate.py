@@ -72,7 +72,7 @@ class Words:
         order = np.argsort(-shares, kind="stable")
         return ids[order[:k]], shares[order[:k]], others + float(shares[order[k:]].sum())
 
-    def store(self, old: store.Store, folder: Path, of: Path) -> store.Store:
+    def answers(self, old: store.Store, folder: Path, of: Path) -> store.Store:
         """The store `old` in trimmed tokens, without texts that are cut otherwise; `of` is the folder of `old`."""
         k = store.fitting(old.k, self.vocab_size)
         return store.write(folder, self._all(old, k), k=k, vocab_size=self.vocab_size, of=sha256_of(of / "index.json"))

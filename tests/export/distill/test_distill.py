@@ -356,6 +356,10 @@ def test_a_teacher_writes_text_itself_and_none_of_it_is_what_it_is_judged_by(tin
         file.write("[[1, 2")  # a kill in the middle of a line
     again = own_words.write(tiny, path, n_tokens=200, seed=3, progress=Silent())
     assert again == first
+    shorter = own_words.write(tiny, path, n_tokens=20, seed=3, progress=Silent())
+    assert shorter == first[: len(shorter)]
+    assert 20 <= sum(map(len, shorter)) < sum(map(len, first))
+    assert len(path.read_text().splitlines()) > 1
     monkeypatch.setattr(own_words._Writer, "batch", lambda self: [])
     with pytest.raises(EdgeError, match="tiny wrote no text that could be used"):
         own_words.write(tiny, tmp_path / "none.jsonl", n_tokens=200, seed=3, progress=Silent())
@@ -389,6 +393,33 @@ def test_text_the_teacher_does_not_understand_is_said(tiny, texts, monkeypatch):
     done = distill(tiny, recipe(texts, student={"depth": {"layers": 2}}), said)
     assert any("tiny hardly understands text.txt: a perplexity of" in line for line in said.lines)
     assert "hardly understands" in done.record["warning"]
+
+
+def test_another_rate_asks_the_teacher_nothing_again_and_two_runs_do_not_ask_at_once(tiny, texts, monkeypatch):
+    import fcntl
+    import threading
+
+    from edge.export.distill import asking, taught
+
+    asked = []
+    real = asking.load_model
+    monkeypatch.setattr(asking, "load_model", lambda checkpoint: asked.append(checkpoint.name) or real(checkpoint))
+    brief = {**TRAIN, "tokens": 500}
+    distill(tiny, recipe(texts, student={"depth": {"layers": 2}}, train=brief))
+    assert len(asked) == 2  # about what is learned, and about what it is judged by
+    distill(tiny, recipe(texts, student={"depth": {"layers": 2}}, train={**brief, "rate": 1e-3}))
+    assert len(asked) == 3
+    said = Said()
+    store, folder = taught.answers(tiny, [[1, 2, 3]], 4, said)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        other = threading.Thread(target=taught.answers, args=(tiny, [[1, 2, 3]], 4, said))
+        other.start()
+        while not said.lines:
+            time.sleep(0.01)
+    other.join(20)
+    assert said.lines == ["another run is asking the same teacher: waiting for it"]
+    assert (len(store), store.n_tokens) == (1, 3)
 
 
 def test_students_that_make_no_sense_are_refused(tiny, texts, tmp_path):

@@ -102,10 +102,10 @@ def test_texts_that_are_cut_otherwise_are_left_out_and_a_whole_store_is_kept(wor
         return [torch.zeros(len(text), old.vocab_size) for text in asked]
 
     made = store.build(tmp_path / "a", some, logits, k=8, vocab_size=old.vocab_size, progress=Silent())
-    found = between.store(made, tmp_path / "b", tmp_path / "a")
+    found = between.answers(made, tmp_path / "b", tmp_path / "a")
     assert len(found) == sum(map(between.agrees, some)) < len(made)
     assert found.vocab_size == new.vocab_size
     before = (tmp_path / "b" / "shard-00000.bin").stat().st_mtime_ns
-    again = between.store(made, tmp_path / "b", tmp_path / "a")
+    again = between.answers(made, tmp_path / "b", tmp_path / "a")
     assert (len(again), again.n_tokens) == (len(found), found.n_tokens)
     assert (tmp_path / "b" / "shard-00000.bin").stat().st_mtime_ns == before
