@@ -60,6 +60,8 @@ def rows(record: dict[str, Any]) -> list[tuple[str, str]]:
             found.append(("perplexity of held-out text", f"{pair}, for each token of the whole vocabulary"))
         elif step["kind"] == "depth":
             found.append(("layers", f"{step['layers']} of {step['of']}"))
+        elif step["kind"] == "rounded":
+            found.append(("rounded as by", step["to"]))
         else:
             found.append(("student", step["kind"]))
     if "parameters" in record:
@@ -118,6 +120,8 @@ def _check(teacher: Checkpoint, recipe: Recipe) -> None:
     late = [s.kind for s in recipe.steps[len(recipe.steps) - len(learns) :] if s.kind not in learns]
     if late:
         raise UsageError(f"[student.{late[0]}] must come before [student.{learns[0]}] in the recipe")
+    if recipe.train is None and any(map(_rounds, recipe.steps)):
+        raise UsageError("[student.rounded] is the same model until it learns", hint="add [train]")
     hidden = any(load(LOSSES, one.kind).WANTS == "hidden" for one in recipe.losses)
     if hidden and [step.kind for step in recipe.steps] != ["depth"]:
         raise UsageError("[loss.hidden] compares layer with layer, so it needs [student.depth] and no other student")
@@ -182,6 +186,11 @@ def _opens(step: Step) -> bool:
     return hasattr(load(STUDENTS, step.kind), "source")
 
 
+def _rounds(step: Step) -> bool:
+    """Whether a kind of student is rounded while it learns, and no smaller than its teacher."""
+    return hasattr(load(STUDENTS, step.kind), "rounding")
+
+
 def _learned(
     teacher: Checkpoint, trimmed: Checkpoint, steps: Sequence[Step], recipe: Recipe, work: Path,
     record: dict[str, Any], progress: Progress,
@@ -209,7 +218,7 @@ def _learned(
             asked = replace(given, sample=words.calibration(given.sample), held_out=words.calibration(given.held_out))
         for n, step in enumerate(steps):
             student = _step(student, step, asked, work / f"student-{n}", record, progress)
-    if student.n_parameters >= teacher.n_parameters:
+    if student.n_parameters >= teacher.n_parameters and not any(map(_rounds, steps)):
         raise UsageError(
             f"the student has {student.n_parameters:,} parameters and its teacher {teacher.n_parameters:,}",
             hint="a student is smaller than its teacher",
@@ -251,7 +260,11 @@ def _trained(
             store = words.answers(store, work / "answers-in-pieces", of)
             held = words.answers(held, work / "held-out-in-pieces", work / "held-out")
     kept = next((row["kept"] for row in reversed(record["steps"]) if row["kind"] == "depth"), ())
-    found = train.train(student, store, held, recipe.losses, recipe.train, work, progress, teacher=teacher, layers=kept)
+    rounding = next((load(STUDENTS, s.kind).rounding(s.options) for s in recipe.steps if _rounds(s)), None)
+    found = train.train(
+        student, store, held, recipe.losses, recipe.train, work, progress,
+        teacher=teacher, layers=kept, rounding=rounding,
+    )  # fmt: skip
     record["training"] = {**vars(found), "answers_bytes": store.n_bytes, "answers_tokens": store.n_tokens}
     with _first():
         return _with_weights(student, work / "best", work / "trained")

@@ -14,7 +14,8 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ _KEEP_EVERY_S = 120.0
 _LOWERED = 3  # times that the rate is halved after a loss that is no number
 _LEAST = 0.05  # of the rate, at the end
 _MOST_GRADIENT = 1.0
+Rounding = Callable[[str, torch.Tensor], "torch.Tensor | None"]
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,17 @@ class Learned:
 def train(
     student: Checkpoint, store: Store, held: Store, losses: Sequence[Loss], plan: Train, work: Path,
     progress: Progress, *, teacher: Checkpoint | None = None, layers: Sequence[int] = (),
+    rounding: Rounding | None = None,
 ) -> Learned:  # fmt: skip
     """Train `student`; its best weights are in `work/best` afterwards.
 
     `teacher` and `layers`, the teacher's layers that the student's came from, are for losses on hidden states.
+    `rounding` gives what a file will hold of a parameter: products are computed with that, and that is kept in the end.
     Raises `EdgeError` when the loss stays no number although the rate was lowered; what was learned is kept.
     """
     while True:
         try:
-            return _Run(student, store, held, losses, plan, work, progress, teacher, layers).go()
+            return _Run(student, store, held, losses, plan, work, progress, teacher, layers, rounding).go()
         except _NotANumber as err:
             halved = _halvings(work)
             if halved >= _LOWERED:
@@ -154,7 +158,7 @@ class _Run:
 
     def __init__(
         self, student: Checkpoint, store: Store, held: Store, losses: Sequence[Loss], plan: Train, work: Path,
-        progress: Progress, teacher: Checkpoint | None, layers: Sequence[int],
+        progress: Progress, teacher: Checkpoint | None, layers: Sequence[int], rounding: Rounding | None,
     ) -> None:  # fmt: skip
         logging.getLogger("accelerate").setLevel(logging.ERROR)  # it tells that tied weights are stored once
         half = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else has_bfloat16()
@@ -174,6 +178,7 @@ class _Run:
             self._teacher = load_model(teacher).to(self._accelerator.device)
             self._taught = recorded(self._teacher)
         self._layers = list(layers)
+        self._rounding = rounding
         self._batches = batches(store, plan)
         self._at_once = max(1, _LOGIT_BYTES // (4 * 256 * store.vocab_size))
         self._scale = 0.5 ** _halvings(work)
@@ -215,12 +220,13 @@ class _Run:
         n_all = sum(len(self._store[i]) for i in chosen)
         state = self._accelerator
         total = torch.zeros((), device=state.device)
-        for part in parts(chosen, state.process_index, state.num_processes, self._at_once):
-            # A process that no text is left for goes along with none of its weight: the others wait for it.
-            loss = self._loss(answers.batch(self._store, part or chosen[:1])) * (1 if part else 0) / n_all
-            # Gradients are averaged over processes, and each has a part of the sum.
-            state.backward(loss * state.num_processes)
-            total += loss.detach()
+        with self._as_stored():
+            for part in parts(chosen, state.process_index, state.num_processes, self._at_once):
+                # A process that no text is left for goes along with none of its weight: the others wait for it.
+                loss = self._loss(answers.batch(self._store, part or chosen[:1])) * (1 if part else 0) / n_all
+                # Gradients are averaged over processes, and each has a part of the sum.
+                state.backward(loss * state.num_processes)
+                total += loss.detach()
         mean = float(state.reduce(total, reduction="sum")) if state.num_processes > 1 else float(total)
         if not math.isfinite(mean):
             self._optimizer.zero_grad()
@@ -229,6 +235,22 @@ class _Run:
         self._optimizer.step()
         self._optimizer.zero_grad()
         return mean, n_all
+
+    @contextmanager
+    def _as_stored(self) -> Iterator[None]:
+        """Within, parameters are what the file will hold of them; their gradients move those behind them."""
+        behind = []
+        if self._rounding is not None:
+            for name, parameter in self._accelerator.unwrap_model(self._model).named_parameters():
+                held = self._rounding(name, parameter.data)
+                if held is not None:
+                    behind.append((parameter, parameter.data))
+                    parameter.data = held
+        try:
+            yield
+        finally:
+            for parameter, data in behind:
+                parameter.data = data
 
     def _loss(self, batch: answers.Batch) -> Any:
         """The summed loss of all tokens."""
@@ -258,7 +280,7 @@ class _Run:
     def _look(self, at: dict[str, Any]) -> float:
         """Divergence on held-out text; the weights are kept when it is the least so far."""
         self._model.eval()
-        with self._accelerator.autocast():
+        with self._as_stored(), self._accelerator.autocast():
             found = answers.kld(self._model, self._held, texts_at_once=self._at_once)
         better = math.isfinite(found) and (at["best"] is None or found < at["best"])
         self._log(step=at["step"], held_out_kld=found)
@@ -274,7 +296,8 @@ class _Run:
         if self._accelerator.is_main_process:
             work, final = self._work / "best.part", self._work / "best"
             shutil.rmtree(work, ignore_errors=True)
-            self._accelerator.unwrap_model(self._model).save_pretrained(work)
+            with self._as_stored():
+                self._accelerator.unwrap_model(self._model).save_pretrained(work)
             shutil.rmtree(final, ignore_errors=True)
             os.replace(work, final)
         self._accelerator.wait_for_everyone()
