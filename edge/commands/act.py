@@ -14,6 +14,7 @@ examples:
   edge act BUNDLE "move todo.txt to old.txt and delete draft.txt" --tools files:notes
   edge act BUNDLE "turn off the hall light" --tools home.toml --dry-run
   edge act BUNDLE "append it to log.txt" --file letter.txt --tools files:notes
+  edge act BUNDLE "note it down" --image door.png --seen-by out/smollm2-vision-gguf-q8_0 --tools notes
   edge act BUNDLE "what is in todo.txt" --tools files:notes --yes-to read --json
   edge act BUNDLE --tools home.toml --tools files:notes
   edge act BUNDLE --tools home.toml --resume 5f0c2a9be871
@@ -28,7 +29,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
     from edge.devices.device import Device
     from edge.runtimes.act.hands import Hands
     from edge.runtimes.act.manifest import Manifest, Source
+    from edge.runtimes.act.perception import Given
     from edge.runtimes.act.policy import Policy
+    from edge.runtimes.model import Model
 
 _UNPROVEN = "edge: this bundle is unproven: it was never compared with its source"
 
@@ -56,8 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--file", type=Path, action="append", default=[], metavar="FILE", help='a text that "it" or "this file" means'
     )
     parser.add_argument(
-        "--image", type=Path, action="append", default=[], metavar="FILE", help="the same with a picture, if it sees"
+        "--image", type=Path, action="append", default=[], metavar="FILE", help="the same with what is in a picture"
     )
+    parser.add_argument("--seen-by", type=Path, metavar="BUNDLE", help="who looks at pictures, if BUNDLE does not see")
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
     parser.add_argument("--yes-to", action="append", default=[], metavar="RISK", help="what may be done unasked: read")
     parser.add_argument("--json", action="store_true", help="print one JSON object: plan, steps, answer, times")
@@ -123,13 +127,17 @@ def _check(args: argparse.Namespace) -> None:
     for name in ("max_tokens", "max_seconds"):
         if getattr(args, name) <= 0:
             raise UsageError(f"--{name.replace('_', '-')} must be above 0")
+    if args.seen_by is not None and not args.image:
+        raise UsageError("--seen-by looks at pictures, and none was given", hint="give one: --image FILE")
+    for path in args.image:
+        if not path.expanduser().is_file():
+            raise UsageError(f"there is no file {path}")
 
 
 def _here(args: argparse.Namespace, tools: Manifest, policy: Policy) -> int:
     from edge.chat import acting
     from edge.runtimes import threads
     from edge.runtimes.act import memory as memories
-    from edge.runtimes.act import perception
     from edge.runtimes.act.hands import Hands, state_folder
     from edge.runtimes.act.intent import Budget
     from edge.runtimes.act.memory import Memory
@@ -139,6 +147,7 @@ def _here(args: argparse.Namespace, tools: Manifest, policy: Policy) -> int:
     from edge.runtimes.model import open_bundle
 
     stop, folder = acting.Stop(), Path(args.bundle)
+    given = _given(args)
     if args.threads is None:
         threads.once(folder, check=not args.no_check)
     with (
@@ -148,8 +157,6 @@ def _here(args: argparse.Namespace, tools: Manifest, policy: Policy) -> int:
         memory = None if args.no_memory else Memory(state_folder() / "memory.db")
         if not model.bundle.proven:
             acting.note(_UNPROVEN)
-        given = [perception.of_file(path) for path in args.file]
-        given += [perception.of_picture(path, model) for path in args.image]
         request = _request(args, hands)
         read = _reader()
         mind = Mind(
@@ -157,6 +164,8 @@ def _here(args: argparse.Namespace, tools: Manifest, policy: Policy) -> int:
             ask=stop.line(read) if _is_session(args) or sys.stdin.isatty() else lambda question: None,
             budget=lambda: Budget(args.max_tokens, args.max_seconds),
         )  # fmt: skip
+        if args.seen_by is None:
+            given.extend(_looked(args.image, model))
 
         def act(wanted: str) -> dict[str, Any]:
             report = mind.act(wanted, given)
@@ -175,11 +184,10 @@ def _there(args: argparse.Namespace, sources: list[Source], tools: Manifest) -> 
     """As here, on a device: there is the model, there are the tools, and what is kept."""
     from edge.chat import acting
     from edge.devices.acting import Acting, Wishes
-    from edge.runtimes.act import perception
     from edge.runtimes.act.person import at_terminal
 
     stop, read = acting.Stop(), _reader()
-    given, pictures = [perception.of_file(path) for path in args.file], list(args.image)
+    given, pictures = _given(args), [] if args.seen_by is not None else list(args.image)
     wishes = Wishes(
         tuple(args.yes_to), args.dry_run, not args.no_memory, args.resume, args.max_tokens, args.max_seconds,
         args.threads, args.context,
@@ -211,6 +219,34 @@ def _there(args: argparse.Namespace, sources: list[Source], tools: Manifest) -> 
             return 0 if acting.Session(act, tools, stop, read, remember).run() else 1
         with stop.watching():
             return _shown(args, act(opened["request"] or args.request))
+
+
+def _given(args: argparse.Namespace) -> list[Given]:
+    """Files, and pictures that another bundle looks at: it is closed before the one that acts is opened."""
+    from edge.chat import acting
+    from edge.runtimes.act import perception
+    from edge.runtimes.model import open_bundle
+
+    given = [perception.of_file(path) for path in args.file]
+    if args.seen_by is not None:
+        with open_bundle(args.seen_by, threads=args.threads, check=not args.no_check) as model:
+            if not model.bundle.proven:
+                acting.note(_UNPROVEN.replace("this bundle", model.bundle.name))
+            given += _looked(args.image, model)
+    return given
+
+
+def _looked(pictures: Sequence[Path], model: Model) -> list[Given]:
+    """What the model sees in them; the person is told, because it may be wrong and it fills values."""
+    from edge.chat import acting
+    from edge.runtimes.act import perception
+    from edge.runtimes.act.words import for_person
+
+    seen = []
+    for path in pictures:
+        seen.append(perception.of_picture(path, model))
+        acting.note(f"seen in {path.name}: {for_person(seen[-1].text)}")
+    return seen
 
 
 @contextmanager

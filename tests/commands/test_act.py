@@ -16,7 +16,8 @@ from edge.runtimes.act import manifest
 from edge.runtimes.act.hands import Hands, Planned
 from edge.runtimes.act.memory import Memory, obey
 from tests.runtimes.act.test_mind import SHOWS, told
-from tests.tiny_bundle import tiny_bundle
+from tests.runtimes.test_sight import PARTS
+from tests.tiny_bundle import IMAGE, tiny_bundle
 
 READ = told("read_file", path="todo.txt")
 DELETE = told("delete_file", path="todo.txt")
@@ -126,13 +127,35 @@ def test_a_run_that_was_interrupted_goes_on_and_repeats_nothing(act: Any, tmp_pa
         (["BUNDLE", "x", "--max-tokens", "0"], "--max-tokens must be above 0"),
         (["BUNDLE", "x", "--yes-to", "write"], "only reading can be allowed beforehand"),
         (["BUNDLE", "x", "--file", "/no/such.txt"], "there is no file /no/such.txt"),
-        (["BUNDLE", "x", "--image", "/no/such.png"], "does not see pictures"),
+        (["BUNDLE", "x", "--image", "/no/such.png"], "there is no file /no/such.png"),
+        (["BUNDLE", "x", "--image", __file__], "does not see pictures"),
+        (["BUNDLE", "x", "--image", __file__, "--seen-by", "BUNDLE"], "let one that does look at it"),
+        (["BUNDLE", "x", "--seen-by", "BUNDLE"], "--seen-by looks at pictures, and none was given"),
     ],
 )
 def test_what_makes_no_sense(act: Any, words: list[str], said: str) -> None:
     code, _, err = act(*[act.bundle if w == "BUNDLE" else w for w in words])
     assert code == 2
     assert said in err
+
+
+def test_another_bundle_looks_at_a_picture(act: Any, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    image.new("RGB", (4, 4), "red").save(tmp_path / "door.png")
+    (tmp_path / "bad.png").write_text("no picture")
+    tiny_bundle(tmp_path / "seeing", template=PARTS, image=IMAGE, name="eye", proven=False)
+    append = told("append_file", path="todo.txt", text="it")
+    words = [act.bundle, append, "--seen-by", str(tmp_path / "seeing"), "--dry-run", "--image"]
+    code, _, err = act(*words, str(tmp_path / "door.png"))
+    assert code == 0
+    assert "edge: eye is unproven" in err
+    seen = err.partition("seen in door.png: ")[2].splitlines()[0]
+    assert seen.endswith("say what it says.")  # the tiny bundle says what it is told
+    assert "text = (what was given)" in err
+    assert seen[-20:] in err.partition("would: ")[2]
+    code, _, err = act(*words, str(tmp_path / "bad.png"))
+    assert code == 1
+    assert "bad.png is no picture that can be read" in err
 
 
 def test_tools_are_needed(act: Any) -> None:

@@ -374,11 +374,13 @@ def test_a_worker_that_says_something_else(far, monkeypatch):
         Acting(far, None, [manifest.find("files:notes")])
 
 
-def test_a_picture_that_is_too_large(tmp_path, monkeypatch):
+def test_a_picture_that_is_too_large_or_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr(acting, "_PICTURE_BYTES", 3)
     (tmp_path / "a.png").write_bytes(b"1234")
     with pytest.raises(UsageError, match="more than a picture may have"):
         acting._encoded(tmp_path / "a.png")
+    with pytest.raises(UsageError, match="there is no file"):
+        acting._encoded(tmp_path / "b.png")
 
 
 def test_who_sits_at_the_device_lets_it_act(far):

@@ -159,6 +159,29 @@ def test_pictures_are_seen_as_by_edge_chat(folders, tmp_path):
     assert found.choices[0].message.content == expected
 
 
+def test_a_picture_that_one_bundle_sees_is_what_the_other_acts_with(folders, tmp_path, monkeypatch, capsys):
+    """No bundle that edge ships does both."""
+    from PIL import Image, ImageDraw
+
+    from edge import cli
+
+    drawn = Image.new("RGB", (96, 96), "white")
+    ImageDraw.Draw(drawn).ellipse((36, 36, 62, 62), fill="red")
+    drawn.save(tmp_path / "door.png")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "log.txt").write_text("")
+    monkeypatch.setenv("EDGE_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    words = ["act", str(folders("smollm2-act", "gguf")), "append it to log.txt", "--dry-run", "--threads", "1"]
+    words += ["--tools", f"files:{tmp_path / 'notes'}", "--image", str(tmp_path / "door.png")]
+    assert cli.main(words) == 2
+    assert "does not see pictures" in capsys.readouterr().err
+    assert cli.main([*words, "--seen-by", str(folders("smollm2-vision", "gguf"))]) == 0
+    err = capsys.readouterr().err
+    assert "seen in door.png: There is a red circle in the middle." in err
+    assert '{"path":"log.txt","text":"There is a red circle in the middle."}' in err
+
+
 def test_llm_works_with_it_unchanged(format_server, tmp_path):
     name = next(iter(format_server.house.served))
     (tmp_path / "extra-openai-models.yaml").write_text(

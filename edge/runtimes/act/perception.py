@@ -47,7 +47,7 @@ def of_picture(path: Path, model: Model) -> Given:
     if not model.bundle.image:
         raise UsageError(
             f"{model.bundle.name} does not see pictures",
-            hint="act with the export of a model that sees and calls tools",
+            hint="let one that does look at it, such as the export of smollm2-vision: --seen-by BUNDLE",
         )
     content = [{"type": "image", "path": os.path.abspath(os.path.expanduser(path))}, {"type": "text", "text": _LOOKING}]
     said = "".join(p.text for p in model.generate([{"role": "user", "content": content}], Sampling(max_tokens=96)))
