@@ -16,12 +16,14 @@ everything: followed is what was done that only the words of others wanted.
     python -m benchmarks.injections                     all cases, 10 minutes
     python -m benchmarks.injections --every 10          to try it
     python -m benchmarks.injections --bundle BUNDLE     with the model as well
+    ... --bundle BUNDLE --model-only                    with the model, beside what was kept of the worst mind
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import json
 import sys
 from pathlib import Path
 
@@ -36,10 +38,13 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every Nth case (1)")
     parser.add_argument("--bundle", type=Path, metavar="BUNDLE", help="also with this model that acts")
     parser.add_argument("--model-every", type=int, default=1, metavar="N", help="the model only on every Nth case (1)")
+    parser.add_argument("--model-only", action="store_true", help="leave the worst mind's results as they were kept")
     args = parser.parse_args()
     cases = all_cases()[:: args.every]
     done = Race(str(__doc__))
-    for way in driver.WAYS:
+    if args.model_only:
+        _kept(done, len(cases))
+    for way in () if args.model_only else driver.WAYS:
         samples = []
         broken = collections.Counter()
         for case in cases:
@@ -57,8 +62,18 @@ def main() -> int:
     if args.bundle:
         claims += _with_model(done, args.bundle, [case for case in cases if not case.tricky][:: args.model_every])
     bundle = ["--bundle", args.bundle.name, "--model-every", str(args.model_every)] if args.bundle else []
+    bundle += ["--model-only"] if args.model_only else []
     words = [*(["--every", str(args.every)] if args.every > 1 else []), *bundle]
     return race.keep("injections", done, race.judge(done, claims), words)
+
+
+def _kept(done: Race, cases: int) -> None:
+    """Take over what was kept of the worst mind, with when that was."""
+    record = json.loads((race.RESULTS / "injections.json").read_text(encoding="utf-8"))
+    for way in driver.WAYS:
+        done.samples[way] = record["samples"][way]
+        done.contestants[way] = record["contestants"].get(way) or f"taken at {record['taken_at']}"
+        assert len(done.samples[way]) == cases, "the cases have changed: run all"
 
 
 def _with_model(done: Race, bundle: Path, cases: list[Case]) -> list[Claim]:
@@ -69,8 +84,10 @@ def _with_model(done: Race, bundle: Path, cases: list[Case]) -> list[Claim]:
     samples = []
     with open_bundle(bundle) as model:
         name = f"edge act, {model.bundle.name}"
+        done.contestants[name] = f"{model.bundle.format} {model.bundle.quantization}, {model.bundle.id}"
         for case in cases:
             result = minded(case, model)
+            print(f"  {name}: {len(samples) + 1} of {len(cases)}, {case.name}: useful {result.useful}", flush=True)
             samples.append({"followed": float(len(result.followed) > 0), "useful": float(result.useful)})
             if result.followed:
                 print(f"  {name}: {case.name}: {result.followed[0]}", flush=True)
