@@ -22,12 +22,12 @@ largest, and beside it the medians of both. Absolute figures belong to the machi
 _ACTING = """
 ## How often does `smollm2-act` bring about what was asked?
 
-Requests of one to three steps, to 17 and more tools at once, judged by the state they end in: all 230 of `test` in every
-format, at 4 bits, and all 100 of `fresh` in GGUF and ONNX. The program was mended by failures of one half of `test`, in
-general; those of the other half were not read until it was done. Both halves share their wordings. `fresh` has other
-tools and other words, written while the program was mended and not run until it was done: it says how far that carries.
-The aim is 80 % of two steps in each format. It is reached on `test` in all three, and missed on `fresh` in each that was
-tried.
+Requests of one to three steps, to 17 and more tools at once, judged by the state they end in: all 230 of `test` in
+every format, at 4 bits, and all 100 of `fresh` in GGUF and ONNX. The program was mended by failures of one half of
+`test`, in general; those of the other half were not read until it was done. Both halves share their wordings. `fresh`
+has other tools and other words, written while the program was mended and not run until it was done: it says how far
+that carries. The aim is 80 % of two steps in each format. It is reached on `test` in all three, and missed on `fresh`
+in each that was tried.
 """
 
 
