@@ -11,12 +11,12 @@ for piece in model.generate("How old is she?", sampling, mask=grammar.mask(sampl
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edge.errors import EdgeError, UsageError, require
+from edge.errors import UsageError, require
+from edge.runtimes.nearest_end import Ends, allowed, reason
 from edge.runtimes.session import Mask, Sampling, pick
 from edge.runtimes.tokenizer import Tokenizer
 from edge.runtimes.tool_calls import ASK, NO_TOOL_FITS, Syntax
@@ -30,26 +30,20 @@ if TYPE_CHECKING:
 _AIRY = "[ \\n\\t]{1,20}"
 _GUIDANCE = {"whitespace_pattern": " ", "lenient": True}
 _MOST_CALLS = 8
-# All that a token can open is named in the schema, so that its length bounds the way to the end.
-_MOST_ROOM = 256  # tokens; an answer that needs more than that to come to its end may be cut
-_SPARE = 24  # for what stands around the arguments
 
 
 @dataclass(frozen=True)
 class Grammar:
-    """A form of answers, for one tokenizer.
-
-    `room` is how many tokens before the end of a budget it begins to see to it that the answer ends.
-    """
+    """A form of answers, for one tokenizer."""
 
     engine: Grammars
     source: str
-    room: int
 
     def mask(self, sampling: Sampling | None = None) -> Mask:
         """What `generate` takes, new for each answer, with the same `sampling`.
 
-        The answer ends within its `max_tokens`, if the form can be closed in so few.
+        The answer ends within its `max_tokens`, if the form can be closed in so few: no token is taken behind which
+        no way to an end is known that fits.
         """
         return _Held(self, sampling or Sampling())
 
@@ -76,7 +70,7 @@ class Grammars:
             self.inner = llguidance.LLTokenizer(tokenizer.to_json(), eos_token=list(stop_ids))
         except ValueError as err:
             raise UsageError(f"answers of this tokenizer cannot be held to a form: {_first_line(err)}") from None
-        self._order: np.ndarray | None = None
+        self.ends = Ends(self.inner, self.stop_ids[0])
 
     @classmethod
     def of(cls, model: Model) -> Grammars:
@@ -89,7 +83,7 @@ class Grammars:
         Raises `UsageError` for a schema that admits nothing, or that says what cannot be held.
         """
         held = {**schema, "x-guidance": {"whitespace_pattern": _AIRY}}
-        return self._grammar(f"start: %json {json.dumps(held)}", "the JSON schema", json.dumps(schema))
+        return self._grammar(f"start: %json {json.dumps(held)}", "the JSON schema")
 
     def tools(
         self,
@@ -112,30 +106,17 @@ class Grammars:
         functions = [t.get("function", t) for t in tools]
         for f in functions:
             self._grammar(f"start: %json {json.dumps(_arguments(f))}", f"the arguments of the tool {f['name']!r}")
-        longest = max((json.dumps(f) for f in functions), key=len, default="")
         lines = [*_answers(functions, idle=idle, text=text, calls=most > 0 and bool(functions))]
         if most > 0 and functions:
             lines += self._calls(syntax, most)
             lines += _bodies(functions, "parameters" if syntax == "object" else "arguments", words)
-        return self._grammar("\n".join(lines), "the list of tools", longest)
+        return self._grammar("\n".join(lines), "the list of tools")
 
     def matcher(self, source: str) -> Any:
         """A new `llguidance.LLMatcher`, at the beginning of an answer."""
         import llguidance
 
         return llguidance.LLMatcher(self.inner, source, log_level=0)
-
-    def closing_order(self) -> np.ndarray:
-        """Token ids, those first that bring an answer soonest to its end."""
-        import numpy as np
-
-        if self._order is None:
-            texts = [self.inner.decode_bytes([i]) for i in range(self.inner.vocab_size)]
-            first = {b'"': 0, b"}": 1, b"]": 2}
-            # Where a word is forced the longest piece is the nearest way; blanks lead nowhere.
-            keys = [(first.get(t, 3), not t.strip(), -len(t)) for t in texts]
-            self._order = np.array(sorted(range(len(keys)), key=keys.__getitem__))
-        return self._order
 
     def _calls(self, syntax: Syntax, most: int) -> Iterable[str]:
         more = most - 1  # a repetition of none is no grammar
@@ -154,96 +135,76 @@ class Grammars:
         found = self.tokenizer.id_of(mark)
         return f"<[{found}]>" if found is not None and found in self.tokenizer.special_ids else json.dumps(mark)
 
-    def _grammar(self, lark: str, what: str, longest: str = "") -> Grammar:
+    def _grammar(self, lark: str, what: str) -> Grammar:
         import llguidance
 
         source = llguidance.LLMatcher.grammar_from_lark(lark)
         wrong, notes = llguidance.LLMatcher.validate_grammar_with_warnings(source, self.inner)
         if wrong:
-            raise UsageError(f"{what} cannot be held: {_reason(notes[0])}", hint="simplify the schema")
-        return Grammar(self, source, min(_MOST_ROOM, len(self.tokenizer.encode(longest)) + _SPARE))
+            raise UsageError(f"{what} cannot be held: {reason(notes[0])}", hint="simplify the schema")
+        return Grammar(self, source)
 
 
 class _Held:
-    """The mask of one answer."""
+    """The mask of one answer. It draws the tokens itself: only then is it known what each of them opens."""
 
     def __init__(self, grammar: Grammar, sampling: Sampling) -> None:
         import numpy as np
 
         self._engine = grammar.engine
-        self._room = grammar.room
         self._matcher = grammar.engine.matcher(grammar.source)
         self._read = 0
-        self._most = sampling.max_tokens
         self._sampling = sampling
         self._rng = np.random.default_rng(sampling.seed)
         # The likeliest token is the one that is taken, so that one look at it may do.
         self._greedy = sampling.temperature == 0 and sampling.repeat_penalty == 1
+        self._way: list[int] | None = None  # to an end, from behind the last token
+        self._seek = sampling.max_tokens  # with no more tokens left than these, a way is looked for
 
-    def __call__(self, logits: np.ndarray, out: Sequence[int]) -> np.ndarray:
+    def __call__(self, logits: np.ndarray, out: Sequence[int]) -> np.ndarray | int:
         import numpy as np
 
-        while self._read < len(out):
-            self._matcher.consume_token(out[self._read])
-            self._read += 1
+        for token in out[self._read :]:
+            self._matcher.consume_token(token)
+        self._read = len(out)
         best = int(logits.argmax())
         if not np.isfinite(logits[best]):
             return logits  # `pick` says what is wrong with them
-        left = self._most - len(out)
-        known = best < self._engine.inner.vocab_size  # a model's vocabulary may be padded
-        if left > self._room and self._greedy and known and self._matcher.validate_tokens([best]) == 1:
-            return logits
-        allowed = _allowed(self._matcher, self._engine)
+        drawn = best if self._greedy and self._may(best) else self._drawn(logits, out)
+        return drawn if drawn in self._engine.stop_ids else self._in_time(drawn, self._sampling.max_tokens - len(out))
+
+    def _may(self, token: int) -> bool:
+        if self._way and self._way[0] == token:
+            return True
+        # A model's vocabulary may be padded.
+        return token < self._engine.inner.vocab_size and self._matcher.validate_tokens([token]) == 1
+
+    def _drawn(self, logits: np.ndarray, out: Sequence[int]) -> int:
+        import numpy as np
+
+        may = allowed(self._matcher, self._engine.inner.vocab_size)
         masked = np.full_like(logits, -np.inf)
-        n = min(len(logits), len(allowed))
-        np.copyto(masked[:n], logits[:n], where=allowed[:n])
-        return masked if left > self._room else self._toward_end(masked, out, left)
+        n = min(len(logits), len(may))
+        np.copyto(masked[:n], logits[:n], where=may[:n])
+        return pick(masked, self._sampling, out, self._rng)
 
-    def _toward_end(self, masked: np.ndarray, out: Sequence[int], left: int) -> np.ndarray:
-        """The token that is drawn, if an end can be reached behind it in `left` tokens; else the way to the end."""
-        drawn = pick(masked, self._sampling, out, self._rng)
-        if drawn not in self._engine.stop_ids:
-            ahead = self._matcher.deep_copy()
-            ahead.consume_token(drawn)
-            if _shortest_end(ahead, self._engine, left - 2) is None:
-                way = _shortest_end(self._matcher, self._engine, left - 1)
-                if way is not None:
-                    drawn = way[0] if way else self._engine.stop_ids[0]
-        only = masked.copy()
-        only[:] = -masked.dtype.type("inf")
-        only[drawn] = 0
-        return only
+    def _in_time(self, drawn: int, left: int) -> int:
+        """What was drawn, if an end can be reached behind it in `left` tokens, the one that ends included.
 
-
-def _shortest_end(matcher: Any, engine: Grammars, most: int) -> list[int] | None:
-    """Tokens after which the answer may end; none when it may end now, `None` when `most` do not suffice.
-
-    Nearly the shortest: at each step the token that closes most.
-    """
-    order = engine.closing_order()
-    ahead = matcher.deep_copy()
-    way: list[int] = []
-    while len(way) <= most:
-        if ahead.is_accepting():
-            return way
-        allowed = _allowed(ahead, engine)[order]
-        way.append(int(order[int(allowed.argmax())]))
-        ahead.consume_token(way[-1])
-    return None
-
-
-def _allowed(matcher: Any, engine: Grammars) -> np.ndarray:
-    """Which tokens may come next, bool `(vocab,)`."""
-    import numpy as np
-
-    bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
-    allowed = np.unpackbits(bits, bitorder="little", count=engine.inner.vocab_size).view(bool)
-    if matcher.is_error() or not allowed.any():
-        raise EdgeError(
-            f"the grammar of this answer is too complex: {_reason(matcher.get_error())}",
-            hint="ask for a simpler schema, or for fewer tools",
-        )
-    return allowed
+        Else the next token of the way to the end.
+        """
+        ends = self._engine.ends
+        if self._way is None and left > self._seek:
+            return drawn
+        way = ends.after(self._matcher, drawn, left - 2, self._way)
+        if way is None:
+            known = ends.nearest(self._matcher, left - 1) if self._way is None else self._way
+            if known is None:
+                self._seek = left // 2  # it cannot end in time, and trying that at every token would take as much
+                return drawn
+            drawn, way = (known[0], known[1:]) if known else (self._engine.stop_ids[0], [])
+        self._way = way
+        return drawn
 
 
 def _answers(functions: Sequence[Mapping[str, Any]], *, idle: bool, text: bool, calls: bool) -> Iterable[str]:
@@ -333,12 +294,6 @@ def _arguments(function: Mapping[str, Any]) -> dict[str, Any]:
         schema.setdefault("properties", {})
         schema.setdefault("additionalProperties", False)
     return {**schema, "x-guidance": _GUIDANCE}
-
-
-def _reason(text: str) -> str:
-    """The part of an error of llguidance that a person can use."""
-    lines = [line.strip() for line in re.split(r"\n|<state>", text or "unknown") if line.strip()]
-    return lines[0] if lines else "unknown"
 
 
 def _first_line(err: Exception) -> str:

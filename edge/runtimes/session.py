@@ -101,7 +101,7 @@ class Token:
 
 _LIKELY = 12.0  # nats below the best; the best few dozen tokens are nearly always within
 
-Mask = Callable[["np.ndarray", Sequence[int]], "np.ndarray"]
+Mask = Callable[["np.ndarray", Sequence[int]], "np.ndarray | int"]
 
 
 def pick(logits: np.ndarray, sampling: Sampling, history: Sequence[int], rng: np.random.Generator) -> int:
@@ -148,8 +148,10 @@ def _candidates(scaled: np.ndarray, sampling: Sampling) -> tuple[np.ndarray, np.
     if sampling.top_k and sampling.top_k < len(scaled):
         ids = np.flatnonzero(scaled > -_LIKELY)
         if len(ids) < sampling.top_k:
-            ids = np.arange(len(scaled))
-        least = np.partition(scaled[ids], len(ids) - sampling.top_k)[len(ids) - sampling.top_k]
+            # What a grammar forbids has no weight, and sorting all of it takes longer than a token.
+            ids = np.flatnonzero(scaled > -np.inf)
+        beyond = max(0, len(ids) - sampling.top_k)
+        least = np.partition(scaled[ids], beyond)[beyond]
         ids = ids[scaled[ids] >= least]
         ids = ids[np.argsort(-scaled[ids], kind="stable")][: sampling.top_k]
         p = np.exp(scaled[ids], dtype=np.float64)
@@ -177,8 +179,8 @@ def generate(
     """Feed `prompt`, then yield tokens until a stop id, `max_tokens` or the context's end.
 
     The stop id itself is not yielded. The last token yielded is not yet in the cache.
-    `mask` may return changed logits (a grammar); it gets the ids generated so far. The
-    generator's return value says which of the three ends it was.
+    `mask` gets the logits and the ids generated so far, and returns changed logits, or the token
+    that it has drawn itself. The generator's return value says which of the three ends it was.
     Raises `ContextFull` when the prompt itself does not fit, before anything is fed.
 
     >>> from edge.runtimes.engines import echo
@@ -198,9 +200,8 @@ def generate(
     logits = session.feed(prompt)
     while True:
         now = time.perf_counter_ns()
-        if mask is not None:
-            logits = mask(logits, out)
-        token = pick(logits, sampling, out, rng)
+        shaped = logits if mask is None else mask(logits, out)
+        token = shaped if isinstance(shaped, int) else pick(shaped, sampling, out, rng)
         if token in stops:
             return "end"
         out.append(token)

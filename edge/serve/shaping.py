@@ -40,7 +40,7 @@ class Shaping:
         shapes = self._frequency or self._presence or self._bias or self._grammar
         return not shapes and self._top is None
 
-    def __call__(self, logits: np.ndarray, out: Sequence[int]) -> np.ndarray:
+    def __call__(self, logits: np.ndarray, out: Sequence[int]) -> np.ndarray | int:
         import numpy as np
 
         if self._top is not None:

@@ -175,19 +175,90 @@ def test_greedy_and_masked_take_the_same_token() -> None:
     rng = np.random.default_rng(3)
     for _ in range(20):
         logits = rng.standard_normal(300).astype(np.float32)
-        short = grammar.mask(Sampling())(logits, [])
-        whole = grammar.mask(Sampling(temperature=1.0))(logits, [])
-        chosen = pick(short, Sampling(), [], rng)
-        assert chosen == int(whole.argmax())
-        assert np.isinf(whole).sum() > 250
+        # A penalty of nothing, but it keeps from the short cut.
+        assert grammar.mask(Sampling())(logits, []) == grammar.mask(Sampling(repeat_penalty=1.0000001))(logits, [])
 
 
-def test_an_answer_ends_within_its_budget() -> None:
-    schema = {"type": "object", "properties": {"s": {"type": "string"}, "n": {"type": "array"}}, "required": ["s", "n"]}
-    for seed in range(8):
-        text, stopped = said(grammars().schema(schema), seed, Sampling(max_tokens=80))
-        assert stopped == "end", text
-        jsonschema.validate(json.loads(text), schema)
+def fewest(grammar: Grammar) -> int:
+    """Tokens that an answer needs, the one that ends it included."""
+    way = grammar.engine.ends.nearest(grammar.engine.matcher(grammar.source), 2000)
+    assert way is not None
+    return len(way) + 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.one_of(
+        schemas,
+        st.builds(lambda x, n: {"type": "array", "items": x, "minItems": n}, scalars, st.integers(2, 30)),
+        st.builds(lambda n: {"properties": {"s": {"type": "string", "minLength": n}}}, st.integers(2, 60)),
+    ),
+    st.integers(0, 2**32),
+    st.sampled_from([0.0, 1.0]),
+    st.integers(0, 30),
+)
+def test_an_answer_ends_within_its_budget_however_small(schema: Any, seed: int, heat: float, more: int) -> None:
+    grammar = grammars().schema(schema)
+    budget = fewest(grammar) + more
+    text, stopped = said(grammar, seed, Sampling(temperature=heat, seed=seed, max_tokens=budget))
+    assert stopped == "end", text
+    jsonschema.validate(json.loads(text), schema)
+
+
+@settings(max_examples=20, deadline=None)
+@given(tools, st.sampled_from(["tags", "list", "object"]), st.integers(0, 2**32), st.integers(0, 30), st.booleans())
+def test_calls_end_within_their_budget_however_small(
+    given: list[tuple[str, Any]], syntax: tool_calls.Syntax, seed: int, more: int, copied: bool
+) -> None:
+    made = [{"name": n, "parameters": {"type": "object", "properties": {"x": s}, "required": ["x"]}} for n, s in given]
+    grammar = grammars().tools(made, syntax, idle=False, words="the red car" if copied else "")
+    text, stopped = said(grammar, seed, Sampling(max_tokens=fewest(grammar) + more))
+    assert stopped == "end", text
+    assert tool_calls.read(text.removeprefix("[TOOL_CALLS]")).calls
+
+
+def test_the_way_to_an_end_is_short() -> None:
+    optional = {"type": "object", "properties": {"a": {"type": "array"}, "b": {"type": "string"}}}
+    needs = {**optional, "required": ["a", "b"]}
+    for schema, way in ((optional, "{}"), (needs, '{"a":[],"b":""}'), ({"type": "array", "minItems": 2}, '["",""]')):
+        grammar = grammars().schema(schema)
+        ids = grammar.engine.ends.nearest(grammar.engine.matcher(grammar.source), 50)
+        assert grammar.engine.tokenizer.decode(ids or []) == way
+    grammar = grammars().tools([LIGHT], idle=False)
+    ids = grammar.engine.ends.nearest(grammar.engine.matcher(grammar.source), 200)
+    assert grammar.engine.tokenizer.decode(ids or []).count("<tool_call>") == 1
+
+
+def test_what_is_said_well_costs_few_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little of the budget is left: an end is looked for only where something new is opened."""
+    from edge.runtimes import grammar as module
+    from edge.runtimes import nearest_end
+
+    made = []
+    whole = nearest_end.allowed
+    for where in (module, nearest_end):
+        monkeypatch.setattr(where, "allowed", lambda *args: made.append(1) or whole(*args))
+    held = grammars().tools([LIGHT, CLOCK])
+    ids = [*held.engine.tokenizer.encode(ON), STOP]
+    mask = held.mask(Sampling(max_tokens=len(ids) + 2))
+    for i, token in enumerate(ids):
+        logits = np.zeros(300, np.float32)
+        logits[token] = 1
+        assert mask(logits, ids[:i]) == token
+    assert len(made) < len(ids) / 4
+
+
+def test_a_budget_that_no_answer_fits_changes_no_token_and_is_not_tried_at_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    grammar = grammars().schema({"type": "array", "items": {"type": "integer"}, "minItems": 400})
+    tried = []
+    whole = grammar.engine.ends.nearest
+    monkeypatch.setattr(grammar.engine.ends, "nearest", lambda *args: tried.append(1) or whole(*args))
+    text, stopped = said(grammar, 1, Sampling(max_tokens=120))
+    assert stopped == "length"
+    assert text.startswith("[")
+    assert len(tried) < 20
 
 
 def test_what_cannot_be_held_is_said() -> None:

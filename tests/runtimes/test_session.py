@@ -61,6 +61,20 @@ def test_filters_narrow_the_choice():
     assert drawn(min_p=0.25) == {0, 1, 2}
 
 
+def test_what_is_forbidden_is_not_drawn_however_few_are_left():
+    logits = np.full(500, -np.inf, np.float32)
+    logits[[7, 400]] = 1.0, 0.5
+    for narrow in ({"top_k": 40}, {"top_k": 1}, {"top_k": 40, "top_p": 0.9}, {"top_k": 40, "min_p": 0.1}):
+        r = rng()
+        drawn = {pick(logits, Sampling(temperature=1.0, **narrow), [], r) for _ in range(200)}
+        assert drawn == ({7} if narrow["top_k"] == 1 else {7, 400})
+
+
+def test_a_mask_may_draw_the_token_itself():
+    tokens = generate(EchoSession(), [5, 6, 7], Sampling(max_tokens=3), mask=lambda logits, out: 9 + len(out))
+    assert [t.id for t in tokens] == [9, 10, 11]
+
+
 def test_sampling_follows_the_distribution():
     p = np.array([0.5, 0.3, 0.15, 0.05])
     r = rng()
