@@ -1,4 +1,4 @@
-"""docs/reference/performance.md from the raw results: `python -m benchmarks.table`."""
+"""docs/reference/performance.md and quality.md from the raw results: `python -m benchmarks.table`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import act_suite
+from benchmarks import act_suite, quality_size_page
 from benchmarks.race import RESULTS
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "performance.md"
@@ -82,7 +82,8 @@ def _plain(quantity: str, value: float) -> str:
 def main() -> int:
     argparse.ArgumentParser(description=__doc__).parse_args()
     PAGE.write_text(page(records()), encoding="utf-8")
-    print(PAGE)
+    quality_size_page.write()
+    print(PAGE, quality_size_page.PAGE, sep="\n")
     return 0
 
 

@@ -119,6 +119,15 @@ def test_the_page_of_performance_is_made_from_the_results():
     held(table.PAGE, table.page(table.records()))
 
 
+def test_the_page_of_quality_and_its_plots_are_made_from_the_results():
+    from benchmarks import quality_size_page as made
+
+    kept = made.rows()
+    held(made.PAGE, made.page(kept))
+    for name, text in made.plots(kept).items():
+        held(made.PAGE.with_name(name), text)
+
+
 def test_every_result_is_of_a_benchmark_that_is_there():
     from benchmarks import table
 
