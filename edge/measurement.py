@@ -135,6 +135,11 @@ class Result:
         """How it is called in tables: the bundle's format and quantization."""
         return f"{self.bundle.get('format', '?')} {self.bundle.get('quantization', '?')}"
 
+    @property
+    def acts(self) -> bool:
+        """Whether it was measured while it acted (`edge bench --act`), and not while it answered."""
+        return "act" in self.settings
+
     def median(self, name: str) -> float | None:
         """Of one measurement, `None` when it was not taken."""
         found = self.measurements.get(name)
@@ -190,6 +195,9 @@ class Run:
 
     def difference(self, result: Result, other: Run, theirs: Result) -> str:
         """Which of the things that results depend on are not the same; empty when they may be compared."""
+        if result.acts != theirs.acts:
+            kinds = ("acting", "answering") if result.acts else ("answering", "acting")
+            return "one measured {}, the other {}".format(*kinds)
         rows = [(k, self.device.get(k), other.device.get(k)) for k in _DEVICE]
         rows += [
             (k, result.settings.get(k), theirs.settings.get(k)) for k in sorted({*result.settings, *theirs.settings})
@@ -273,6 +281,9 @@ def _result(row: Mapping[str, Any]) -> Result:
         _numbers(table)
     for name in ("depths", "prompt_tokens"):
         _lengths(row["settings"], name)
+    asked = row["settings"].get("act", [""])
+    if not isinstance(asked, list) or not asked or not all(isinstance(words, str) for words in asked):
+        raise ValueError(f"act is {asked!r:.40}, which are no requests")
     if not all({"at_s", "tokens_per_s"} <= set(point) for point in points):
         raise ValueError("a point of lasting work has no time or no speed")
     taken = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from edge.measurement import Measurement, Result, Run
 
 HOSTILE = "<script>alert(1)</script>"
@@ -74,6 +76,52 @@ def _result(name: str, format_name: str, quantization: str, decode: tuple[float,
             for i in range(9)
         ),
         energy={"source": "RAPL package-0 (processor)", "joules": 63.0, "tokens": 1260},
+    )
+
+
+def _acted(name: str, format_name: str, slower: float, *, proven: bool) -> Result:
+    """Five repetitions of three requests, of which the last leads to nothing."""
+    answered = _result(name, format_name, "q4_k_m", (100.0,), proven=proven)
+    asked = ["read todo.txt", "delete draft.txt and list the files", f"sing {HOSTILE}"]
+    stages = {
+        "perception": (0.02, 0.03, 0.02), "recall": (0.4, 0.5, 0.4), "intent": (240.0, 530.0, 190.0),
+        "plan": (0.2, 0.4, 0.1), "execution": (9.0, 21.0, 0.0),
+    }  # fmt: skip
+    rounds = [slower * (1 + 0.02 * i) for i in range(5)]
+
+    def each(name: str, unit: str, row: tuple[float, ...], *, grows: bool = True) -> Measurement:
+        samples = tuple(x * (by if grows else 1) for by in rounds for x in row)
+        return Measurement(f"act_{name}", unit, samples, (len(row),) * len(rounds))
+
+    whole = tuple(sum(row[i] for row in stages.values()) + 0.1 for i in range(3))
+    taken = [
+        Measurement("load_warm", "s", tuple(0.3 * by for by in rounds)),
+        Measurement("act_ready", "s", tuple(1.1 * by for by in rounds)),
+        Measurement("peak_rss", "bytes", (410e6,) * 5),
+        *(each(stage, "ms", row) for stage, row in stages.items()),
+        each("request", "ms", whole),
+        each("action", "ms", (whole[0], whole[1] / 2)),
+        each("tokens", "tokens", (27.0, 60.0, 9.0), grows=False),
+        each("actions", "actions", (1.0, 2.0, 0.0), grows=False),
+    ]
+    return dataclasses.replace(
+        answered,
+        settings={"threads": 2, "context_length": 2048, "act": asked},
+        measurements={m.name: m for m in taken},
+        sustained=(),
+        energy={},
+    )
+
+
+def acting_run() -> Run:
+    """What `edge bench --act` writes, the same every time: two bundles, one of them hostile in its name."""
+    return dataclasses.replace(
+        fixed_run(),
+        command=("edge", "bench", "out/acts", "--act", "-o", "act.json"),
+        results=(
+            _acted("smollm2-act", "gguf", 1.0, proven=True),
+            _acted(HOSTILE, "tflite", 1.6, proven=False),
+        ),
     )
 
 

@@ -2,7 +2,8 @@
 
 The page needs no network and no server, and holds every raw sample. Runs from different
 machines or with different settings stand in sections of their own, which say what differs, and
-are never ranked. --format markdown or csv gives the same as text.
+are never ranked; so do runs of edge bench --act, which have stages instead of speeds. --format
+markdown or csv gives the same as text.
 
 diff compares two runs, with an interval for each ratio. With --fail-if it is a gate for CI: it
 exits with 3 when a ratio of the second run to the first came to what must not be. Names are those
@@ -50,8 +51,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json or args.force or args.fail_if:
         raise UsageError("--json, --force and --fail-if go with diff", hint="edge report diff A.json B.json --json")
     runs = [measurement.read(Path(name)) for name in args.runs]
-    if args.format != "csv" and any("act" in result.settings for run in runs for result in run.results):
-        raise UsageError("what acting took has no page", hint="--format csv has all of it; edge report diff compares")
     if args.format != "html":
         from edge.report import tables
 
@@ -78,7 +77,8 @@ def _diff(args: argparse.Namespace) -> int:
     first, second = (measurement.read(Path(name)) for name in args.runs[1:])
     pairs = _pairs(first, second, force=args.force)
     rows = [_row(a, b, name) for a, b in pairs for name in a.measurements if _same(a, b, name)]
-    if any(not _sure(a.measurements["decode"], b.measurements["decode"]) for a, b in pairs if _same(a, b, "decode")):
+    counted = [(a, b, name) for a, b in pairs for name in ("decode", "act_request") if _same(a, b, name)]
+    if any(not _sure(a.measurements[name], b.measurements[name]) for a, b, name in counted):
         print(f"edge: fewer than {measurement.FEWEST} repetitions: what differs cannot be told", file=sys.stderr)
     if args.json:
         print(json.dumps(rows, indent=1))
@@ -129,7 +129,7 @@ def _pairs(first: Run, second: Run, *, force: bool) -> list[tuple[Result, Result
 
 
 def _same(a: Result, b: Result, name: str) -> bool:
-    return name in b.measurements and a.measurements[name].unit == b.measurements[name].unit
+    return name in a.measurements and name in b.measurements and a.measurements[name].unit == b.measurements[name].unit
 
 
 def _row(a: Result, b: Result, name: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Plots with two axes as SVG: lines over time or as distributions, points with their names, and a ceiling above them.
 
-As in `edge.report.plots`, colours come from the page and every label is escaped.
+As in `edge.report.plots`, colours come from the page, every label is escaped, and each plot has two shapes: for a phone
+it is as wide as that, with the names of lines beneath them.
 """
 
 from __future__ import annotations
@@ -8,14 +9,37 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
-_WIDTH, _HEIGHT = 720, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 160, 14, 46
-_NARROW = 70  # at the right, where no names stand
+from edge.report.plots import short
+
 _LETTER = 7.3  # the width of one, about
 _LINE = 17  # between labels that would lie on each other
+
+
+@dataclass(frozen=True)
+class Shape:
+    """In pixels of the picture: its size, and what is left around the axes.
+
+    `right` is where lines have their names, `bare` where they have none; `letters` of a name are shown, and about
+    `ticks` numbers at each axis.
+    """
+
+    width: float
+    height: float
+    left: float
+    right: float
+    bare: float
+    letters: int
+    ticks: int
+    top: float = 14
+    bottom: float = 46
+
+
+WIDE = Shape(width=720, height=320, left=58, right=160, bare=70, letters=15, ticks=6)
+NARROW = Shape(width=340, height=280, left=52, right=22, bare=22, letters=38, ticks=4)
 
 
 @dataclass(frozen=True)
@@ -47,9 +71,16 @@ class Axis:
     high: float
 
 
-def lines(rows: Sequence[Line], x: Axis, y: Axis, title: str, *, steps: bool = False) -> Markup:
+def wide_and_narrow(plot: Callable[..., Markup], *args: Any, **more: Any) -> Markup:
+    """`lines` or `points` in both shapes, of which the page shows the one that its width has room for."""
+    return Markup('<div class="onwide">{}</div><div class="onnarrow">{}</div>').format(
+        plot(*args, **more), plot(*args, shape=NARROW, **more)
+    )
+
+
+def lines(rows: Sequence[Line], x: Axis, y: Axis, title: str, *, steps: bool = False, shape: Shape = WIDE) -> Markup:
     """Lines; with `steps`, each value holds until the next, as in a distribution of samples."""
-    place = _Place(x, y)
+    place = _Place(x, y, shape, shape.right)
     out = [*_frame(x, y, place)]
     ends: list[tuple[float, str, str]] = []  # where each ends, its name, how it is drawn
     seen: dict[str, int] = {}
@@ -62,60 +93,79 @@ def lines(rows: Sequence[Line], x: Axis, y: Axis, title: str, *, steps: bool = F
         drawn = f"curve {row.kind} dash{dash % 4}"
         out.append(_path(_joined([place(*p) for p in inside], steps=steps), drawn))
         ends.append((place(*inside[-1])[1], row.name, drawn))
-    out += _labels_at_the_right(ends)
-    return _svg(out, title)
+    if shape is WIDE:
+        return _svg([*out, *_labels_at_the_right(ends, shape)], title, shape.width, shape.height)
+    below = shape.height + 4
+    names = [_named(4, below + _LINE * (i + 0.7), name, drawn, shape) for i, (_, name, drawn) in enumerate(ends)]
+    return _svg([*out, *names], title, shape.width, below + _LINE * len(names))
 
 
 def points(
     rows: Sequence[Point], x: Axis, y: Axis, title: str, *,
     ceiling: Callable[[float], float] | None = None, ceiling_name: str = "",
-    frontier: Sequence[tuple[float, float]] = (),
+    frontier: Sequence[tuple[float, float]] = (), shape: Shape = WIDE,
 ) -> Markup:  # fmt: skip
     """Points with names. `ceiling` is what y can be at x at most; `frontier` joins the points that none beats."""
-    place = _Place(x, y, right=_NARROW)
+    place = _Place(x, y, shape, shape.bare)
     out = [*_frame(x, y, place)]
+    note: tuple[float, float] | None = None
     if ceiling is not None:
         inside = [place(v, ceiling(v)) for v in _steps(x.low, x.high, 160) if v > 0 and ceiling(v) <= y.high]
         if inside:
-            out.append(_path(_joined(inside), "ceiling"))
-            out.append(_text(inside[0][0] + 14, inside[0][1] + 8, ceiling_name, "note"))
+            note = min(inside[0][0] + 14, shape.width - _LETTER * len(ceiling_name)), inside[0][1] + 8
+            out += [_path(_joined(inside), "ceiling"), _text(*note, ceiling_name, "note")]
     if len(frontier) > 1:
         out.append(_path(_joined([place(*p) for p in frontier]), "frontier"))
     at = [place(row.x, row.y) for row in rows]
+    noted = [_box(*note, "start", ceiling_name)] if note else []
     for row, (px, py) in zip(rows, at, strict=True):
         tip = Markup("<title>{}</title>").format(row.tip)
         out.append(Markup('<circle cx="{:.1f}" cy="{:.1f}" r="6" class="{}">{}</circle>').format(px, py, row.kind, tip))
-    return _svg([*out, *_names(rows, at)], title)
+    return _svg([*out, *_names(rows, at, noted, shape)], title, shape.width, shape.height)
 
 
-def _names(rows: Sequence[Point], at: Sequence[tuple[float, float]]) -> list[Markup]:
+_Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+def _names(
+    rows: Sequence[Point], at: Sequence[tuple[float, float]], noted: Sequence[_Box], shape: Shape
+) -> list[Markup]:
     """Every point's name to its right, its left, above or below it: where it hides least."""
     out = []
-    taken = [(px - 7, py - 7, px + 7, py + 7) for px, py in at]
+    taken: list[_Box] = [*noted, *((px - 7, py - 7, px + 7, py + 7) for px, py in at)]
     for row, (px, py) in zip(rows, at, strict=True):
-        name = _short(row.name, 32)
-        wide = _LETTER * len(name)
+        name = short(row.name, 32)
         places = (
             (px + 11, py + 5, "start"), (px - 11, py + 5, "end"), (px, py - 12, "middle"), (px, py + 22, "middle"),
             (px + 8, py + 20, "start"), (px - 8, py + 20, "end"), (px + 8, py - 10, "start"), (px - 8, py - 10, "end"),
+            # On a phone a long name has room in the middle alone.
+            (shape.width / 2, py - 12, "middle"), (shape.width / 2, py + 22, "middle"),
         )  # fmt: skip
 
-        def box(place: tuple[float, float, str], wide: float = wide) -> tuple[float, float, float, float]:
-            left = place[0] - {"start": 0.0, "middle": wide / 2, "end": wide}[place[2]]
-            return left, place[1] - 12, left + wide, place[1] + 3
-
-        def hidden(place: tuple[float, float, str]) -> float:
-            low_x, low_y, high_x, high_y = box(place)
-            outside = max(0.0, high_x - _WIDTH) + max(0.0, _LEFT - low_x)
-            return outside * 15 + sum(
-                max(0.0, min(high_x, x2) - max(low_x, x1)) * max(0.0, min(high_y, y2) - max(low_y, y1))
-                for x1, y1, x2, y2 in taken
+        def hidden(place: tuple[float, float, str], name: str = name) -> float:
+            left, top, right, bottom = _box(*place, name)
+            aside = max(0.0, right - shape.width) + max(0.0, shape.left - left)
+            # Above or below it nothing can be read.
+            beyond = max(0.0, -top) + max(0.0, bottom - (shape.height - shape.bottom))
+            return (
+                aside * 15
+                + beyond * 500
+                + sum(
+                    max(0.0, min(right, x2) - max(left, x1)) * max(0.0, min(bottom, y2) - max(top, y1))
+                    for x1, y1, x2, y2 in taken
+                )
             )
 
         best = min(places, key=hidden)
-        taken.append(box(best))
+        taken.append(_box(*best, name))
         out.append(_text(best[0], best[1], name, "name halo", best[2]))
     return out
+
+
+def _box(x: float, y: float, anchor: str, words: str) -> _Box:
+    wide = _LETTER * len(words)
+    left = x - {"start": 0.0, "middle": wide / 2, "end": wide}[anchor]
+    return left, y - 12, left + wide, y + 3
 
 
 def about(values: Sequence[float], *, from_zero: bool = False, room: float = 0.08) -> tuple[float, float]:
@@ -149,48 +199,54 @@ def ticks(low: float, high: float, n: int = 6) -> list[float]:
 class _Place:
     """Data to pixels; y grows upwards in data and downwards in pixels."""
 
-    def __init__(self, x: Axis, y: Axis, *, right: float = _RIGHT) -> None:
-        self._x, self._y, self.right = x, y, right
+    def __init__(self, x: Axis, y: Axis, shape: Shape, right: float) -> None:
+        self._x, self._y, self.shape, self.right = x, y, shape, right
 
     def __call__(self, x: float, y: float) -> tuple[float, float]:
-        wide, high = _WIDTH - _LEFT - self.right, _HEIGHT - _TOP - _BOTTOM
+        shape = self.shape
+        wide, high = shape.width - shape.left - self.right, shape.height - shape.top - shape.bottom
         at_x = (x - self._x.low) / ((self._x.high - self._x.low) or 1)
         at_y = (y - self._y.low) / ((self._y.high - self._y.low) or 1)
-        return _LEFT + wide * at_x, _HEIGHT - _BOTTOM - high * min(max(at_y, 0.0), 1.0)
+        return shape.left + wide * at_x, shape.height - shape.bottom - high * min(max(at_y, 0.0), 1.0)
 
 
 def _frame(x: Axis, y: Axis, place: _Place) -> list[Markup]:
     out = []
+    shape = place.shape
     for value in ticks(y.low, y.high):
         left, at = place(x.low, value)
         right, _ = place(x.high, value)
         out.append(_straight(left, at, right, at, "grid"))
         out.append(_text(left - 8, at + 4, _number(value), "tick", "end"))
-    for value in ticks(x.low, x.high):
+    for value in ticks(x.low, x.high, shape.ticks):
         at, bottom = place(value, y.low)
         out.append(_straight(at, bottom, at, bottom + 4, "grid"))
         out.append(_text(at, bottom + 18, _number(value), "tick", "middle"))
-    middle = (_LEFT + _WIDTH - place.right) / 2
-    out.append(_text(middle, _HEIGHT - 8, x.name, "tick", "middle"))
+    middle = (shape.left + shape.width - place.right) / 2
+    # On a phone a long name takes all of the width.
+    long = _LETTER * len(x.name) > 2 * min(middle, shape.width - middle)
+    out.append(_text(shape.width / 2 if long else middle, shape.height - 8, x.name, "tick", "middle"))
     out.append(
         Markup('<text transform="translate(13 {:.0f}) rotate(-90)" class="tick" text-anchor="middle">{}</text>').format(
-            (_TOP + _HEIGHT - _BOTTOM) / 2, y.name
+            (shape.top + shape.height - shape.bottom) / 2, y.name
         )
     )
     return out
 
 
-def _labels_at_the_right(ends: Sequence[tuple[float, str, str]]) -> list[Markup]:
+def _labels_at_the_right(ends: Sequence[tuple[float, str, str]], shape: Shape) -> list[Markup]:
     out: list[Markup] = []
     last = -math.inf
-    room = _HEIGHT - _BOTTOM - _LINE * (len(ends) - 1)
+    room = shape.height - shape.bottom - _LINE * (len(ends) - 1)
     for y, name, drawn in sorted(ends):
-        at = max(min(y + 5, room + _LINE * len(out)), last + _LINE)
-        last = at
-        left = _WIDTH - _RIGHT + 6
-        sample = _path(f"M{left} {at - 4:.1f}h18", drawn)
-        out.append(sample + _text(left + 25, at, _short(name, 15), "name"))
+        last = max(min(y + 5, room + _LINE * len(out)), last + _LINE)
+        out.append(_named(shape.width - shape.right + 6, last, name, drawn, shape))
     return out
+
+
+def _named(x: float, y: float, name: str, drawn: str, shape: Shape) -> Markup:
+    """A piece of a line, and its name."""
+    return _path(f"M{x:g} {y - 4:.1f}h18", drawn) + _text(x + 25, y, short(name, shape.letters), "name")
 
 
 def _steps(low: float, high: float, n: int) -> list[float]:
@@ -202,10 +258,6 @@ def _joined(at: Sequence[tuple[float, float]], *, steps: bool = False) -> str:
     for x, y in at[1:]:
         said.append(f"H{x:.1f}V{y:.1f}" if steps else f"L{x:.1f} {y:.1f}")
     return "".join(said)
-
-
-def _short(name: str, n: int) -> str:
-    return name if len(name) <= n else name[: n - 1] + "…"
 
 
 def _number(value: float) -> str:
@@ -224,7 +276,7 @@ def _text(x: float, y: float, words: str, kind: str, anchor: str = "start") -> M
     return Markup('<text x="{:.1f}" y="{:.1f}" class="{}" text-anchor="{}">{}</text>').format(x, y, kind, anchor, words)
 
 
-def _svg(parts: Sequence[Markup], title: str) -> Markup:
-    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        _WIDTH, _HEIGHT, title, Markup("").join(parts)
+def _svg(parts: Sequence[Markup], title: str, width: float, height: float) -> Markup:
+    return Markup('<svg viewBox="0 0 {:g} {:g}" role="img" aria-label="{}">{}</svg>').format(
+        width, height, title, Markup("").join(parts)
     )

@@ -10,7 +10,7 @@ from typing import Any
 from edge import conditions, memory_parts
 from edge.errors import InputError
 from edge.measurement import Measurement, Result, Run
-from edge.report import pictures
+from edge.report import acting, pictures
 from edge.report.pictures import kind as _kind
 from edge.report.plots import Bar, Spread, Stack, bars, both, spreads, stacks
 from edge.report.tables import gaps_words, grouped
@@ -59,21 +59,32 @@ def _group(rows: Sequence[tuple[Run, Result]], unlike: str) -> dict[str, Any]:
         if not all(r.complete for r, _ in rows)
         else []
     )
-    return {
+    shared = {
         "unlike": unlike,
-        "quality": pictures.quality(results, labels),
-        "roofline": pictures.roofline(results, labels, bandwidth),
-        "distribution": pictures.distribution(results, labels),
-        "lasting": pictures.lasting(results, labels),
-        "energy": [(labels[id(r)], r.energy_words) for r in results if r.sustained],
+        "acts": first.acts,
         "device": _device(run.device),
-        "bandwidth": f"{bandwidth / 1e9:.1f} GB/s" if bandwidth else "not measured",
-        "settings": first.settings,
         "commands": sorted({shlex.join(r.command) for r, _ in rows}),
         "versions": sorted({r.edge_version for r, _ in rows}),
         "emulated": first.emulated,
         "notes": incomplete + _notes(results, labels),
         "results": [_result(r, labels[id(r)], bandwidth) for r in results],
+    }
+    return {**shared, **(acting.shown(results, labels) if first.acts else _answering(rows, labels, bandwidth))}
+
+
+def _answering(
+    rows: Sequence[tuple[Run, Result]], labels: Mapping[int, str], bandwidth: float | None
+) -> dict[str, Any]:
+    """What is shown of results that answered: speed, steadiness, loading, memory."""
+    results = [result for _, result in rows]
+    return {
+        "quality": pictures.quality(results, labels),
+        "roofline": pictures.roofline(results, labels, bandwidth),
+        "distribution": pictures.distribution(results, labels),
+        "lasting": pictures.lasting(results, labels),
+        "energy": [(labels[id(r)], r.energy_words) for r in results if r.sustained],
+        "bandwidth": f"{bandwidth / 1e9:.1f} GB/s" if bandwidth else "not measured",
+        "settings": results[0].settings,
         "decode": _by_depth(results, labels),
         "whole": _whole_answers(results, labels),
         "gaps": both(

@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from edge.measurement import Measurement, Result
-from edge.report.axes import Axis, Line, Point, about, lines, points
+from edge.report.axes import Axis, Line, Point, about, lines, points, wide_and_narrow
 
 Labels = Mapping[int, str]  # id of a result -> how the page calls it
 _KINDS = ("gguf", "onnx", "tflite")
@@ -29,7 +29,8 @@ def roofline(results: Sequence[Result], labels: Labels, bandwidth: float | None)
     _, widest = about([read for _, _, read in found], from_zero=True, room=0.3)
     low = 0.5 * min(read for _, _, read in found)
     top = min(bandwidth / min(read for _, _, read in found) * 1.15, 6 * max(rate for _, rate, _ in found))
-    return points(
+    return wide_and_narrow(
+        points,
         [
             Point(labels[id(r)], kind(r), read / 1e6, rate, f"{rate:.1f} tok/s, {rate * read / bandwidth:.0%}")
             for r, rate, read in found
@@ -50,8 +51,9 @@ def distribution(results: Sequence[Result], labels: Labels) -> Markup | None:
     # One token in a hundred may take as long as twenty others; the axis ends where nearly all are.
     most = 1.15 * max(m.percentile(99) for _, m in found)
     least = 0.9 * min(min(m.samples) for _, m in found)
-    return lines(
-        [Line(labels[id(r)], kind(r), tuple(_shares(m))) for r, m in found],
+    return wide_and_narrow(
+        lines,
+        [Line(labels[id(r)], kind(r), tuple(shares(m))) for r, m in found],
         Axis("milliseconds from one token to the next", least, most),
         Axis("share of tokens, %", 0.0, 100.0),
         "distribution of the time between tokens",
@@ -59,7 +61,8 @@ def distribution(results: Sequence[Result], labels: Labels) -> Markup | None:
     )
 
 
-def _shares(taken: Measurement) -> list[tuple[float, float]]:
+def shares(taken: Measurement) -> list[tuple[float, float]]:
+    """Points `(value, per cent of samples up to it)`."""
     ordered = sorted(taken.samples)
     every = max(1, len(ordered) // _DRAWN)
     kept = [*range(0, len(ordered), every), len(ordered) - 1]
@@ -84,7 +87,7 @@ def _over_time(results: Sequence[Result], labels: Labels, key: str, name: str, *
     ]
     x = max(p[0] for row in rows for p in row.points)
     low, high = about([p[1] for row in rows for p in row.points], from_zero=from_zero)
-    return lines(rows, Axis("seconds", 0.0, x), Axis(name, low, high), f"{name} over time")
+    return wide_and_narrow(lines, rows, Axis("seconds", 0.0, x), Axis(name, low, high), f"{name} over time")
 
 
 def quality(results: Sequence[Result], labels: Labels) -> dict[str, Any] | None:
@@ -106,7 +109,8 @@ def quality(results: Sequence[Result], labels: Labels) -> dict[str, Any] | None:
     ]
     low, high = about([lost for _, _, lost in found], from_zero=True, room=0.3)
     _, top = about([rate for _, rate, _ in found], from_zero=True, room=0.15)
-    plot = points(
+    plot = wide_and_narrow(
+        points,
         [
             Point(labels[id(r)], kind(r), lost, rate, f"{rate:.1f} tok/s, mean KL divergence {lost:.4g}")
             for r, rate, lost in found

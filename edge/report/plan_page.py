@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from edge.report.axes import Axis, Point, about, points
+from edge.report.axes import Axis, Point, about, points, wide_and_narrow
 
 _NAMED = 6  # points with a name: the chosen one, and formats' own plans; the others show theirs to a mouse
 
@@ -42,7 +42,8 @@ def _plot(plan: Mapping[str, Any]) -> Markup:
         )
         for c, (x, y) in zip(front, at, strict=True)
     ]  # fmt: skip
-    return points(
+    return wide_and_narrow(
+        points,
         rows,
         Axis("megabytes of the bundle", *about([x for x, _ in at])),
         Axis("top tokens that change, %", *about([y for _, y in at], from_zero=True)),

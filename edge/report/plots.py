@@ -115,6 +115,18 @@ def stacks(rows: Sequence[Stack], title: str, *, shape: Shape = WIDE) -> Markup:
     return _svg(out, len(rows), title, shape)
 
 
+def short(name: str, letters: int) -> str:
+    """A name in so many letters. Its end is kept: there stands what tells bundles of one model apart.
+
+    >>> short("SmolLM2-135M-Instruct gguf q8_0", 22)
+    'SmolLM2…ruct gguf q8_0'
+    """
+    if len(name) <= letters:
+        return name
+    head = (letters - 1) // 3
+    return f"{name[:head]}…{name[head + 1 - letters :]}"
+
+
 def _x(value: float, top: float, shape: Shape) -> float:
     return shape.left + (shape.right - shape.left) * max(0.0, value) / top
 
@@ -128,13 +140,13 @@ def _svg(parts: Sequence[Markup], n_rows: int, title: str, shape: Shape) -> Mark
 def _names(label: str, number: str, i: int, shape: Shape) -> Markup:
     """What a row is called, and its value."""
     y = i * shape.row + shape.name_at
-    short = label if len(label) <= shape.letters else label[: shape.letters - 1] + "…"
+    shown = short(label, shape.letters)
     if shape.left:
         name = Markup('<text x="{:g}" y="{:g}" class="name" text-anchor="end">{}</text>').format(
-            shape.left - 12, y, short
+            shape.left - 12, y, shown
         )
         return name + Markup('<text x="{:g}" y="{:g}" class="number">{}</text>').format(shape.right + 10, y, number)
-    name = Markup('<text x="0" y="{:g}" class="name">{}</text>').format(y, short)
+    name = Markup('<text x="0" y="{:g}" class="name">{}</text>').format(y, shown)
     return name + Markup('<text x="{:g}" y="{:g}" class="number" text-anchor="end">{}</text>').format(
         shape.right, y, number
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from edge.report.axes import Axis, Line, about, lines
+from edge.report.axes import Axis, Line, about, lines, wide_and_narrow
 from edge.report.plots import Bar, bars, both
 from edge.time_spent import Phase
 
@@ -62,7 +63,11 @@ def _phase(part: Phase) -> dict[str, Any]:
         "operators": f"{part.operators_us:,.0f}",
         "overhead": f"{100 * part.overhead:+.0f} %",
         "bars": both(bars, rows, f"{_WORDS[part.name]}: microseconds for each token"),
-        "layers": _columns(part, colours) if len(part.layers) > 1 else None,
+        "layers": Markup('<div class="onwide">{}</div><div class="onnarrow">{}</div>').format(
+            _columns(part, colours, 720.0), _columns(part, colours, 340.0)
+        )
+        if len(part.layers) > 1
+        else None,
         "key": [
             (f"op{i}", "others" if i == _COLOURS - 1 else share.operator)
             for i, share in enumerate(part.operators[:_COLOURS])
@@ -70,15 +75,16 @@ def _phase(part: Phase) -> dict[str, Any]:
     }
 
 
-def _columns(part: Phase, colours: Mapping[str, int]) -> Markup:
+def _columns(part: Phase, colours: Mapping[str, int], wide: float) -> Markup:
     """A column for each layer, its operators one above the other."""
-    wide, high, left, bottom = 720.0, 200.0, 44.0, 24.0
+    high, left, bottom = 200.0, 44.0, 24.0
     most = max(sum(spent.values()) for spent in part.layers.values()) or 1.0
     each = (wide - left) / len(part.layers)
     out = [
         Markup('<text x="0" y="12" class="tick">{} µs</text>').format(f"{most:,.0f}"),
         Markup('<line x1="{}" y1="{}" x2="{}" y2="{}" class="grid"/>').format(left, high, wide, high),
     ]
+    every = 2 * math.ceil(10 / each)  # layers of which one is named, so that names do not touch
     for i, (layer, spent) in enumerate(part.layers.items()):
         y = high
         x = left + i * each
@@ -89,10 +95,15 @@ def _columns(part: Phase, colours: Mapping[str, int]) -> Markup:
                 Markup(
                     '<rect x="{:.1f}" y="{:.2f}" width="{:.1f}" height="{:.2f}" class="op{}"><title>{}</title></rect>'
                 ).format(
-                    x + 1, y, max(1.0, each - 2), tall, colours[operator], f"layer {layer}: {operator} {us:,.1f} µs"
+                    x + 1,
+                    y,
+                    max(1.0, each - min(2.0, each / 4)),
+                    tall,
+                    colours[operator],
+                    f"layer {layer}: {operator} {us:,.1f} µs",
                 )
             )
-        if len(part.layers) <= 40 and layer % 2 == 0:
+        if layer % every == 0:
             out.append(
                 Markup('<text x="{:.1f}" y="{}" class="tick" text-anchor="middle">{}</text>').format(
                     x + each / 2, high + 16, layer
@@ -113,4 +124,6 @@ def _memory(found: Mapping[str, Any]) -> Markup:
         inside = tuple(p for p in points if marks[start] - _LOOK_S <= p[0] <= marks[end] + _LOOK_S)
         if inside:
             rows.append(Line(name, f"op{i}", inside))
-    return lines(rows, Axis("seconds", 0.0, points[-1][0]), Axis("megabytes resident", 0.0, high), "memory over time")
+    return wide_and_narrow(
+        lines, rows, Axis("seconds", 0.0, points[-1][0]), Axis("megabytes resident", 0.0, high), "memory over time"
+    )

@@ -10,6 +10,7 @@ from typing import Any
 
 from edge import memory_parts
 from edge.measurement import Measurement, Result, Run
+from edge.report import acting
 
 Rows = Sequence[tuple[Run, Result]]
 _COLUMNS = (
@@ -39,7 +40,7 @@ def markdown(runs: Sequence[Run]) -> str:
                 why = groups[0][0][0].difference(groups[0][0][1], run, first)
                 out.append(f"Not compared with the first: {_cell(why)}.")
         out.append(_facts(run, first))
-        out.append(_table(rows))
+        out.append(_lines(*acting.table([result for _, result in rows])) if first.acts else _table(rows))
         notes = sorted({note for _, result in rows for note in result.notes})
         if not all(r.complete for r, _ in rows):
             notes.insert(0, "cut short: what was measured before that is shown")
@@ -79,7 +80,7 @@ def _facts(run: Run, result: Result) -> str:
         str(device.get("model") or device.get("cpu")),
         f"{settings.get('threads')} threads",
         f"memory read at {bandwidth / 1e9:.1f} GB/s" if bandwidth else "bandwidth not measured",
-        f"{settings.get('new_tokens')} new tokens",
+        f"{len(settings['act'])} requests to act" if result.acts else f"{settings.get('new_tokens')} new tokens",
         f"taken {run.taken_at}",
         f"edge {run.edge_version}",
         *(["**emulated: speeds say nothing about a real device**"] if result.emulated else []),
@@ -88,9 +89,9 @@ def _facts(run: Run, result: Result) -> str:
 
 
 def _table(rows: Rows) -> str:
-    head = ["bundle", "on disk", "load cold / warm", "first token", "reads", "answers", "p50 / p95 / p99",
+    heads = ["bundle", "on disk", "load cold / warm", "first token", "reads", "answers", "p50 / p95 / p99",
             "of bandwidth", "peak memory", "energy", "proven"]  # fmt: skip
-    lines = [head, ["---", *["---:"] * (len(head) - 2), "---"]]
+    lines = []
     for run, result in rows:
         prompts = result.settings.get("prompt_tokens") or [0]
         share = result.roofline(run.machine.get("read_bandwidth_bytes_per_s"))
@@ -112,7 +113,13 @@ def _table(rows: Rows) -> str:
                 "yes" if result.bundle.get("proven") else "no",
             ]
         )
-    cells = [[c if line is lines[1] else _cell(c) for c in line] for line in lines]
+    return _lines(heads, lines)
+
+
+def _lines(heads: list[str], rows: list[list[str]]) -> str:
+    """The first and the last column are words, those between are numbers."""
+    under = ["---", *["---:"] * (len(heads) - 2), "---"]
+    cells = [list(map(_cell, heads)), under, *(list(map(_cell, row)) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 

@@ -313,8 +313,9 @@ def test_what_acting_takes_stage_by_stage(tmp_path, capsys, answers, monkeypatch
     assert "p50" in said
     assert "execution" in said
     assert "2 of 3 requests led to 2 actions" in said
-    assert main(["report", str(out)]) == 2
-    assert "what acting took has no page" in capsys.readouterr().err
+    assert main(["report", str(out), "-o", str(tmp_path / "page.html")]) == 0
+    assert "execution: tools do it" in (tmp_path / "page.html").read_text()
+    capsys.readouterr()
     assert main(["report", str(out), "--format", "csv"]) == 0
     assert "act_execution" in capsys.readouterr().out
     assert main(["report", "diff", str(out), str(out)]) == 0

@@ -10,7 +10,7 @@ import pytest
 from edge.cli import main
 from edge.measurement import Measurement, to_json
 from edge.report.limits import parse
-from tests.fixed_run import HOSTILE, fixed_run
+from tests.fixed_run import HOSTILE, acting_run, fixed_run
 
 
 def only_first(run, **measurements):
@@ -236,3 +236,55 @@ def test_nothing_in_common(write, capsys):
 def test_what_makes_no_sense(argv, words, capsys):
     assert main(["report", *argv]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_acting_is_compared_by_stage(write, capsys):
+    run = acting_run()
+    slow = dataclasses.replace(run.results[0].measurements["act_intent"])
+    slow = dataclasses.replace(slow, samples=tuple(2 * x for x in slow.samples))
+    pair = [write(run, "a.json"), write(only_first(run, act_intent=slow), "b.json")]
+    assert main(["report", "diff", *pair, "--json"]) == 0
+    printed = capsys.readouterr()
+    rows = {(row["bundle"], row["name"]): row for row in json.loads(printed.out)}
+    assert rows["gguf q4_k_m", "act_intent"]["ratio"] == pytest.approx(2)
+    assert rows["gguf q4_k_m", "act_intent"]["differs"]
+    assert not rows["gguf q4_k_m", "act_execution"]["differs"]
+    assert "fewer than" not in printed.err
+    assert main(["report", "diff", *pair, "--fail-if", "act_intent>1.1"]) == 3
+    assert "act_intent>1.1 for gguf q4_k_m: 2.000" in capsys.readouterr().err
+    assert main(["report", "diff", *pair, "--fail-if", "decode<0.9"]) == 2
+    assert "neither run measured 'decode'" in capsys.readouterr().err
+
+
+def test_too_few_repetitions_of_acting_tell_no_difference(write, capsys):
+    run = acting_run()
+    few = dataclasses.replace(run.results[0].measurements["act_request"], samples=(1.0, 2.0, 3.0), repeats=(3,))
+    path = write(only_first(run, act_request=few), "a.json")
+    assert main(["report", "diff", path, path]) == 0
+    assert "fewer than 5 repetitions" in capsys.readouterr().err
+
+
+def test_acting_and_answering_are_not_compared(write, capsys):
+    acted = acting_run().results[0]
+    answered = fixed_run()
+    alike = dataclasses.replace(answered.results[0], bundle=acted.bundle)
+    pair = [
+        write(dataclasses.replace(answered, results=(alike,)), "a.json"),
+        write(dataclasses.replace(answered, results=(acted,)), "b.json"),
+    ]
+    assert main(["report", "diff", *pair]) == 2
+    assert "cannot be compared: one measured answering, the other acting" in capsys.readouterr().err
+    assert main(["report", *pair, "--format", "markdown"]) == 0
+    assert "Not compared with the first: one measured answering, the other acting." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("asked", ["sing", [], [1], None])
+def test_requests_that_are_none_are_damage(write, capsys, asked):
+    path = write(acting_run(), "a.json")
+    with open(path) as file:
+        data = json.load(file)
+    data["results"][0]["settings"]["act"] = asked
+    with open(path, "w") as file:
+        json.dump(data, file)
+    assert main(["report", path]) == 1
+    assert "which are no requests" in capsys.readouterr().err

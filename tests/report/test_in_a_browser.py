@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from edge.report import render
-from tests.fixed_run import fixed_run
+from tests.fixed_run import acting_run, fixed_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [pytest.mark.rig, pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: make rigs")]
@@ -24,7 +24,7 @@ def browser():
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(render([fixed_run()]), encoding="utf-8")
+    path.write_text(render([fixed_run(), acting_run()]), encoding="utf-8")
     return path.as_uri()
 
 
@@ -64,9 +64,34 @@ def test_curves_are_lines_and_not_areas(browser, address):
     assert filled == 0
 
 
-def test_a_phone_scrolls_down_and_not_sideways(browser, address):
-    page = opened(browser, address, viewport={"width": 390, "height": 844})
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_nothing_is_wider_than_the_window(browser, address, scheme):
+    """Nor does anything scroll sideways inside it, with all that can be opened open."""
+    page = opened(browser, address, color_scheme=scheme, viewport={"width": 390, "height": 844})
+    page.eval_on_selector_all("details", "all => all.forEach(e => e.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    wide = page.eval_on_selector_all(
+        "body *",
+        """all => all.filter(e => { const r = e.getBoundingClientRect();
+           const scrolls = getComputedStyle(e).overflowX !== 'visible' && e.scrollWidth > e.clientWidth + 1;
+           return r.width > 0 && (r.right > innerWidth + 1 || r.left < -1 || scrolls) })
+           .map(e => e.tagName + ' ' + e.textContent.slice(0, 40))""",
+    )
+    assert wide == []
+    least = page.eval_on_selector_all(
+        "svg text", "all => Math.min(...all.map(e => e.getBoundingClientRect().height).filter(h => h > 0))"
+    )
+    assert least >= 10  # pixels: small, and still to be read
+
+
+def test_what_a_phone_shows_of_a_table_has_names(browser, address):
+    page = opened(browser, address, viewport={"width": 390, "height": 844})
+    assert page.locator("thead").first.is_hidden()
+    named = page.eval_on_selector("td[data-name]", "e => getComputedStyle(e, '::before').content")
+    assert named == '"on disk"'
+    page = opened(browser, address, viewport={"width": 1100, "height": 900})
+    assert page.locator("thead").first.is_visible()
+    assert page.eval_on_selector("td[data-name]", "e => getComputedStyle(e, '::before').content") == "none"
 
 
 @pytest.mark.parametrize("width", [1100, 390])
@@ -91,3 +116,10 @@ def test_it_prints_on_white_paper(browser, address, tmp_path):
     assert path.stat().st_size > 20_000
     page.emulate_media(media="print", color_scheme="dark")
     assert page.eval_on_selector("body", LUMINANCE % "backgroundColor") > 0.9
+    page.set_viewport_size({"width": 688, "height": 900})  # A4 without its margins
+    assert page.evaluate("document.documentElement.scrollWidth") <= 688
+    # Narrow paper too has the tables and plots of a desk.
+    page.set_viewport_size({"width": 600, "height": 900})
+    assert page.locator("thead").first.is_visible()
+    assert page.locator(".onwide").first.is_visible()
+    assert page.locator(".onnarrow").first.is_hidden()

@@ -12,9 +12,9 @@ from edge.errors import InputError
 from edge.measurement import read
 from edge.report import render
 from edge.report.plots import Bar, Spread, Stack, bars, spreads, stacks
-from tests.fixed_run import HOSTILE, fixed_run
+from tests.fixed_run import HOSTILE, acting_run, fixed_run
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "report.html"
+GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 class _Page(HTMLParser):
@@ -45,16 +45,18 @@ def parsed(text):
     return page.tags
 
 
-def test_it_is_the_golden_page():
+@pytest.mark.parametrize(("name", "runs"), [("report", [fixed_run()]), ("report-acting", [acting_run()])])
+def test_it_is_the_golden_page(name, runs):
     """After a change that is meant: EDGE_WRITE_GOLDEN=1 pytest tests/report, and look at it in a browser."""
-    found = render([fixed_run()])
+    found = render(runs)
+    golden = GOLDEN / f"{name}.html"
     if os.environ.get("EDGE_WRITE_GOLDEN"):
-        GOLDEN.write_text(found, encoding="utf-8")
-    assert found == GOLDEN.read_text(encoding="utf-8")
+        golden.write_text(found, encoding="utf-8")
+    assert found == golden.read_text(encoding="utf-8")
 
 
 def test_it_asks_for_nothing_from_anywhere():
-    text = render([fixed_run()])
+    text = render([fixed_run(), acting_run()])
     tags = parsed(text)
     assert not [t for t, _ in tags if t in {"script", "link", "img", "iframe", "object"}]
     assert not [a for _, attrs in tags for a in attrs if a in {"src", "href", "onload", "onerror", "srcset"}]
@@ -67,7 +69,7 @@ def test_it_asks_for_nothing_from_anywhere():
 
 
 def test_names_of_other_people_stay_text():
-    text = render([fixed_run()])
+    text = render([fixed_run(), acting_run()])
     assert HOSTILE not in text
     assert text.count("&lt;script&gt;") >= 3
 
@@ -100,7 +102,7 @@ def test_what_is_drawn_of_a_run():
 
 
 def test_an_old_run_is_a_page_too():
-    text = render([read(Path(__file__).parent.parent / "golden" / "run-schema-1.json")])
+    text = render([read(GOLDEN / "run-schema-1.json")])
     assert "What does it hold in memory?" in text
     assert "Does it last?" not in text
     assert "what memory allows" not in text
@@ -141,8 +143,13 @@ def test_emulated_results_are_said():
 
 def test_the_machine_is_shown_before_while_and_after():
     text = render([fixed_run()])
-    assert "<td>temperature</td><td>44 °C</td><td>55 °C to 58 °C</td><td>51 °C</td>" in text
-    assert "<td>battery</td><td>not measured</td><td>not measured</td><td>not measured</td>" in text
+    for name, *cells in (
+        ("temperature", "44 °C", "55 °C to 58 °C", "51 °C"),
+        ("battery", "not measured", "not measured", "not measured"),
+    ):
+        heads = zip(("before", "while it ran", "afterwards"), cells, strict=True)
+        row = "".join(f'<td data-name="{head}">{cell}</td>' for head, cell in heads)
+        assert f'<td class="whole">{name}</td>{row}' in text
 
 
 def test_bars_are_as_long_as_their_values():
