@@ -298,10 +298,11 @@ class Attempt:
 def attempt(
     job: Job, order: Order, progress: Progress,
     refuse: Callable[[Bundle, Verdict | None], Sequence[str]] = lambda draft, verdict: (),
+    look: Callable[[Path, Bundle], None] = lambda folder, draft: None,
 ) -> Attempt:  # fmt: skip
     """All stages for one job. What does not pass the gate, or what `refuse` has a word against, is not published.
 
-    `refuse` is asked before the gate, which takes its time, and after it.
+    `refuse` is asked before the gate, which takes its time, and after it. `look` sees the files, which may go again.
     """
     progress.say(f"{job.format} {job.quantization}")
     artifact = _convert(job, order, progress)
@@ -319,6 +320,7 @@ def attempt(
             if job.format == packing.FORMAT:
                 packing.write(folder, draft, order.checkpoint.config)
                 draft = replace(draft, files=bundle.list_files(folder))
+        look(folder, draft)
         if wrong := tuple(refuse(draft, None)):
             return Attempt(draft, None, wrong, None)
         verdict = _verify(folder, draft, artifact, order, progress) if order.gate else None
