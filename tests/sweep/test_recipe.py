@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from edge.cli import parser
 from edge.errors import InputError, UsageError
+from edge.find import load
 from edge.sweep import recipe
 from edge.sweep.cell import Cell, from_record
 
@@ -56,6 +60,14 @@ def test_paths_are_below_the_files_folder(tmp_path):
     assert mine.model == str(tmp_path / "mine")
     assert named.model == "smollm2"
     assert named.calibration == str(tmp_path / "chats.txt")
+
+
+def test_the_guides_sweep_and_the_helps_are_ones(tmp_path):
+    guide = Path(__file__).parents[2] / "docs/guides/sweep.md"
+    in_guide = guide.read_text(encoding="utf-8").partition("```toml\n")[2].partition("```")[0]
+    in_help = load("edge.commands", "sweep").__doc__.partition("device:\n\n")[2].partition("\nEach cell")[0]
+    for text in (in_guide, textwrap.dedent(in_help), recipe.__doc__.partition("\n")[2]):
+        assert len(recipe.parse(tomllib.loads(text), tmp_path).cells) > 8
 
 
 def test_what_makes_no_sense_together_is_left_out_and_said(tmp_path):
