@@ -16,6 +16,7 @@ from typing import Any
 import edge
 from edge.sweep.results import FAILED
 
+COMMAND = (sys.executable, "-m", "edge.sweep.cell_worker")
 _LOOK_S = 0.2
 _CLEAN_S = 5.0  # for what is stopped to remove its own half-done work
 _LOG_CHARACTERS = 4000
@@ -37,7 +38,7 @@ def work(
     found: dict[str, Any] = {}
     with tempfile.TemporaryFile("w+b") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "edge.sweep.cell_worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
             start_new_session=True, env=_environment(len(cores)),
         )  # fmt: skip
         ear = threading.Thread(target=_listen, args=(process, found, told), daemon=True)

@@ -38,10 +38,7 @@ else:
 @pytest.fixture
 def work(tmp_path, monkeypatch):
     (tmp_path / "worker.py").write_text(WORKER)
-    real = child.subprocess.Popen
-    monkeypatch.setattr(
-        child.subprocess, "Popen", lambda argv, **more: real([sys.executable, str(tmp_path / "worker.py")], **more)
-    )
+    monkeypatch.setattr(child, "COMMAND", (sys.executable, str(tmp_path / "worker.py")))
 
     def go(unwanted=lambda: False, told=lambda event: None, **request):
         return child.work(request, [3, 4], unwanted=unwanted, told=told)
