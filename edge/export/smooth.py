@@ -11,7 +11,7 @@ KLD went from 0.029 to 0.015 by maxima and to 0.010 by root mean squares; by wei
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -57,17 +57,19 @@ def factors(
     progress: Progress | None = None,
     *,
     inputs: Collection[str] = INPUTS,
+    may: Callable[[str], bool] = lambda reader: True,
 ) -> dict[str, Factor]:
     """Factors by tensor name that leave the model as it is, for some of `INPUTS`; `{}` where none is known to.
 
-    Whether they do is tried on the source itself: architectures give the same names to different things.
+    A channel is left alone unless every matrix that reads it `may` have its columns multiplied. Whether the model stays
+    as it is, is tried on the source itself: architectures give the same names to different things.
     """
     if not preflight.holds_source(checkpoint):
         return {}
     squares = activation_statistics(checkpoint, calibration, progress or Silent())
     for chosen in (set(inputs), set(inputs) - _BY_GAINS):
-        dense = ((name, f) for name, f in _pairs(checkpoint, squares, chosen) if name in checkpoint.tensors)
-        found = _merged(chain(dense, _of_experts(checkpoint, squares, chosen)))
+        dense = ((name, f) for name, f in _pairs(checkpoint, squares, chosen, may) if name in checkpoint.tensors)
+        found = _merged(chain(dense, _of_experts(checkpoint, squares, chosen, may)))
         if found and _leaves_alone(checkpoint, found, calibration.windows[0][:_TOKENS]):
             return found
     return {}
@@ -118,7 +120,7 @@ def kept(folder: Path) -> dict[str, Factor]:
 
 
 def _pairs(
-    checkpoint: Checkpoint, squares: Mapping[str, np.ndarray], inputs: Collection[str]
+    checkpoint: Checkpoint, squares: Mapping[str, np.ndarray], inputs: Collection[str], may: Callable[[str], bool]
 ) -> Iterator[tuple[str, Factor]]:
     """Who makes a channel and who reads it, layer by layer."""
     import numpy as np
@@ -130,12 +132,12 @@ def _pairs(
             ("attention", f"{layer}.input_layernorm.weight", [f"{attention}.{x}_proj.weight" for x in "qkv"]),
             ("mlp", f"{layer}.post_attention_layernorm.weight", [f"{mlp}.{x}_proj.weight" for x in ("gate", "up")]),
         ):
-            if which in inputs and _all_there((gain, *readers), checkpoint, squares, readers):
+            if which in inputs and _all_there((gain, *readers), checkpoint, squares, readers, may):
                 s = _scale(checkpoint, squares, readers)
                 yield gain, Factor(rows=1 / s)
                 yield from ((name, Factor(columns=s)) for name in readers)
         value, out = f"{attention}.v_proj.weight", f"{attention}.o_proj.weight"
-        if "values" in inputs and _all_there((value, out), checkpoint, squares, [out]):
+        if "values" in inputs and _all_there((value, out), checkpoint, squares, [out], may):
             # Queries share values: one factor for all channels that come from the same one.
             s = _scale(checkpoint, squares, [out])
             n_values = checkpoint.tensors[value].shape[0]
@@ -146,7 +148,7 @@ def _pairs(
             yield value.replace(".weight", ".bias"), Factor(rows=1 / s[:, 0].reshape(-1))
             yield out, Factor(columns=s.reshape(-1))
         up, down = f"{mlp}.up_proj.weight", f"{mlp}.down_proj.weight"
-        if "down" in inputs and _all_there((up, down), checkpoint, squares, [down]):
+        if "down" in inputs and _all_there((up, down), checkpoint, squares, [down], may):
             s = _scale(checkpoint, squares, [down])
             yield up, Factor(rows=1 / s)
             yield up.replace(".weight", ".bias"), Factor(rows=1 / s)
@@ -154,7 +156,7 @@ def _pairs(
 
 
 def _of_experts(
-    checkpoint: Checkpoint, squares: Mapping[str, np.ndarray], inputs: Collection[str]
+    checkpoint: Checkpoint, squares: Mapping[str, np.ndarray], inputs: Collection[str], may: Callable[[str], bool]
 ) -> Iterator[tuple[str, Factor]]:
     """The same for experts, under `Layer.keys`: what a layer's router and experts read is made by one gain."""
     import numpy as np
@@ -164,7 +166,8 @@ def _of_experts(
         matrices = [experts.read(checkpoint, layer, e) for e in range(len(keys))]
         gain = f"model.layers.{layer.index}.post_attention_layernorm.weight"
         fed = [squares[gate] for gate, _, _ in keys if gate in squares]
-        if "mlp" in inputs and gain in checkpoint.tensors and fed:
+        both = [key for gate, up, _ in keys for key in (gate, up)]
+        if "mlp" in inputs and gain in checkpoint.tensors and fed and all(map(may, both)):
             largest = np.max([np.abs(m).max(0) for gate, up, _ in matrices for m in (gate, up)], axis=0)
             s = _between(np.mean(fed, axis=0), largest)
             yield gain, Factor(rows=1 / s)
@@ -172,16 +175,17 @@ def _of_experts(
             for gate, up, _ in keys:
                 yield from ((name, Factor(columns=s)) for name in (gate, up))
         for (_, up, down), (_, _, matrix) in zip(keys, matrices, strict=True):
-            if "down" in inputs and down in squares:
+            if "down" in inputs and down in squares and may(down):
                 s = _between(squares[down], np.abs(matrix).max(0))
                 yield up, Factor(rows=1 / s)
                 yield down, Factor(columns=s)
 
 
 def _all_there(
-    names: tuple[str, ...], checkpoint: Checkpoint, squares: Mapping[str, np.ndarray], measured: list[str]
-) -> bool:
-    return all(n in checkpoint.tensors for n in names) and all(n in squares for n in measured)
+    names: tuple[str, ...], checkpoint: Checkpoint, squares: Mapping[str, np.ndarray], readers: list[str],
+    may: Callable[[str], bool],
+) -> bool:  # fmt: skip
+    return all(n in checkpoint.tensors for n in names) and all(n in squares and may(n) for n in readers)
 
 
 def _scale(checkpoint: Checkpoint, squares: Mapping[str, np.ndarray], readers: list[str]) -> np.ndarray:

@@ -87,8 +87,8 @@ def test_factors_that_change_the_model_are_not_used(checkpoint, monkeypatch):
 def test_gains_are_left_alone_where_only_they_change_the_model(checkpoint, monkeypatch):
     pairs = smooth._pairs
 
-    def half_wrong(checkpoint, squares, inputs):
-        yield from pairs(checkpoint, squares, inputs)
+    def half_wrong(checkpoint, squares, inputs, may):
+        yield from pairs(checkpoint, squares, inputs, may)
         if "attention" in inputs:
             yield "model.norm.weight", Factor(rows=np.full(96, 2.0, np.float32))
 
@@ -102,6 +102,15 @@ def test_gains_are_left_alone_where_only_they_change_the_model(checkpoint, monke
 def test_only_the_inputs_that_are_asked_for_are_smoothed(checkpoint):
     made = smooth.factors(checkpoint, WINDOWS, inputs=("down",))
     assert sorted({name.split(".", 3)[3] for name in made}) == ["mlp.down_proj.weight", "mlp.up_proj.weight"]
+
+
+@pytest.mark.runtime
+def test_readers_that_may_not_be_multiplied_are_left_alone(checkpoint):
+    made = smooth.factors(checkpoint, WINDOWS, may=lambda reader: "layers.0" not in reader and "k_proj" not in reader)
+    assert sorted({name.split(".", 2)[2] for name in made}) == [
+        "1.mlp.down_proj.weight", "1.mlp.gate_proj.weight", "1.mlp.up_proj.weight",
+        "1.post_attention_layernorm.weight", "1.self_attn.o_proj.weight", "1.self_attn.v_proj.weight",
+    ]  # fmt: skip
 
 
 @pytest.mark.runtime

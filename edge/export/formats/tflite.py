@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -38,9 +38,10 @@ NEAR = (512, 2048, 8192, 32768)
 class _Plan(NamedTuple):
     """Bits, block size (0: a scale for each row), whether activations are rounded to 8 bits too, and the method.
 
-    Matrices whose name matches `eight` are kept in 8 bits, a scale for each row; those that `whole` matches stay in
-    float32. The quantizer knows an operation by the name of its result: that of the head is the signature's output
-    `logits`. `smooth` says whose inputs lose their outliers to the weights before both are rounded.
+    Matrices whose name matches `eight` are kept in 8 bits, a scale for each row; those that `wide` matches have blocks
+    of twice the size; those that `whole` matches stay in float32. The quantizer knows an operation by the name of its
+    result: that of the head is the signature's output `logits`. `smooth` says whose inputs lose their outliers to the
+    weights before both are rounded.
     """
 
     bits: int
@@ -48,6 +49,7 @@ class _Plan(NamedTuple):
     dynamic: bool
     method: str
     eight: str = ""
+    wide: str = ""
     whole: str = ""
     smooth: tuple[str, ...] = ()
 
@@ -196,7 +198,8 @@ def quantize(
         chosen = plan_of(planned) if planned else _PLANS[quantization]
         factors = {}
         if chosen.smooth and calibration:
-            factors = smooth.factors(checkpoint, calibration, progress, inputs=chosen.smooth)
+            may = _may_be_smoothed(planned, checkpoint)
+            factors = smooth.factors(checkpoint, calibration, progress, inputs=chosen.smooth, may=may)
         factors |= litert_experts.factors(factors, checkpoint)
         progress.start("quantizing")
         with _smoothed(artifact.path, target, factors) as full:
@@ -205,7 +208,7 @@ def quantize(
             litert_run.quantize(artifact.folder / EMBEDDER, embedder, _recipe(chosen))
         how = chosen._asdict()
         if planned:  # which matrices they are says the plan better than expressions do
-            how |= {"eight": "", "whole": "", "planned": planned.record()}
+            how |= {"eight": "", "wide": "", "whole": "", "planned": planned.record()}
         plan |= {**how, "smoothed": len(factors)}
         if not chosen.dynamic:
             # LiteRT computes them in float32: a copy for every signature, and one packed for its kernels.
@@ -271,16 +274,26 @@ def router_choices(
 
 
 def plan_of(planned: Planned) -> _Plan:
-    """The plan of types ("4/32", "8", "32": bits and block) by the name of the tensor in the file."""
+    """The plan of types ("4/32", "4/64", "8", "32": bits and block) by the name of the tensor in the file."""
 
     tied = not any(name.endswith("lm_head.weight") for name in planned.types)
 
     def which(kind: str) -> str:
         return "|".join(_operation(name, tied) for name, own in planned.types.items() if own == kind)
 
-    if "4/32" not in planned.types.values():
+    if not {"4/32", "4/64"} & set(planned.types.values()):
         return _PLANS["int8"]._replace(whole=which("32"))
-    return _PLANS["int4-mixed"]._replace(eight=which("8"), whole=which("32"))
+    inputs = _PLANS["int8"].smooth  # those of them that `_may_be_smoothed`
+    return _PLANS["int4-mixed"]._replace(eight=which("8"), wide=which("4/64"), whole=which("32"), smooth=inputs)
+
+
+def _may_be_smoothed(planned: Planned | None, checkpoint: Checkpoint) -> Callable[[str], bool]:
+    """Which matrices may be multiplied by columns: not those in blocks, whose columns share scales."""
+    from edge.export import litert_experts
+
+    types = planned.types if planned else {}
+    of_experts = {key: m.name for m in litert_experts.matrices(checkpoint) for key in m.keys} if planned else {}
+    return lambda reader: "/" not in types.get(of_experts.get(reader, reader), "8")
 
 
 def types_of(quantization: str, names: Sequence[str]) -> tuple[str, ...]:
@@ -309,6 +322,8 @@ def _operation(name: str, tied: bool) -> str:
 def _recipe(plan: _Plan) -> list[dict[str, Any]]:
     """ai-edge-quantizer's own words for a plan; where two rules match, the later one holds."""
     rules = [(".*", plan.bits, plan.block)]
+    if plan.wide:
+        rules.append((f".*({plan.wide}).*", plan.bits, 2 * plan.block))
     if plan.eight:
         rules.append((f".*({plan.eight}).*", 8, 0))
     made: list[dict[str, Any]] = [
@@ -412,7 +427,7 @@ def _calibrate(
                 rows = np.frombuffer(data, "<f4", tensor.n_scales, tensor.scales_at).copy()
                 data[place] = codes(matrix, rows, hessian).tobytes()
             else:
-                made = blocks_of(matrix, plan.bits, plan.block, "gptq", hessian, symmetric=True)
+                made = blocks_of(matrix, plan.bits, tensor.block_size, "gptq", hessian, symmetric=True)
                 data[scales.offset : scales.offset + scales.n_bytes] = made.scales.astype("<f2").tobytes()
                 # The blocks' codes are 0 to 15 around 8; TFLite's are -8 to 7.
                 data[place] = (made.data.reshape(-1) ^ 0x88).tobytes()

@@ -1,4 +1,4 @@
-"""TFLite: four bits in blocks of 32, eight with a scale for each row, or float32, by a rule for each matrix."""
+"""TFLite: four bits in blocks of 32 or 64, eight with a scale for each row, or float32, by a rule for each matrix."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from edge.progress import Progress
 if TYPE_CHECKING:
     import numpy as np
 
-_BITS = {"4/32": 4, "8": 8, "32": 32}
-_BLOCK = 32
+_BITS = {"4/64": 4, "4/32": 4, "8": 8, "32": 32}
 _NAMED = ("int8", "int4-mixed", "int4")
 _TABLE = re.compile(r"(embed_tokens|lm_head)\.weight$")  # the embedding and the head, which are never left in float32
 _ROUTER = re.compile(r"(mlp\.gate|block_sparse_moe\.gate|router\.layer)\.weight$")
@@ -47,14 +46,14 @@ def variety(
     for name, sources, shape, stored in matrices:
         if not all(damage.known(checkpoint, sensitivity, s) for s in sources):
             continue
-        types = [kind for kind in _BITS if (kind != "4/32" or shape[1] % _BLOCK == 0)]
+        types = [kind for kind in _BITS if shape[1] % _block(kind) == 0]
         if _TABLE.search(name):
             types.remove("32")
         costs = damage.of(checkpoint, sensitivity, sources, types, _rounded)
         n = shape[0] * shape[1]
         copies = max(1, round(stored / (4 * n)))
         options = tuple(
-            Option(kind, copies * _bytes(shape, kind, graphs), costs[kind] * (left if kind == "4/32" else 1.0))
+            Option(kind, copies * _bytes(shape, kind, graphs), costs[kind] * (left if "/" in kind else 1.0))
             for kind in types
         )
         parts.append(Part(name, copies * n, options, 0.0 if name.endswith("embed_tokens.weight") and not tied else 1.0))
@@ -99,10 +98,17 @@ def _rounded(_: str, rows: np.ndarray, kind: str) -> np.ndarray:
         return rows
     if kind == "8":
         return nearest(rows, 8, rows.shape[1])
-    return blocks.quantize(rows, 4, _BLOCK, "rtn", symmetric=True).dequantize(rows.shape[1])
+    return blocks.quantize(rows, 4, _block(kind), "rtn", symmetric=True).dequantize(rows.shape[1])
+
+
+def _block(kind: str) -> int:
+    """Inputs that share a scale; 1 where a row does, or nothing is rounded."""
+    return int(kind.partition("/")[2] or 1)
 
 
 def _bytes(shape: tuple[int, int], kind: str, graphs: int) -> int:
     """Weights and their scales: 16 bits for a block; 32 for a row, with a zero point of 64, told anew in each graph."""
     n = shape[0] * shape[1]
-    return {"32": 4 * n, "8": n + 12 * shape[0] * graphs, "4/32": n // 2 + 2 * (n // _BLOCK)}[kind]
+    if "/" in kind:
+        return n // 2 + 2 * (n // _block(kind))
+    return 4 * n if kind == "32" else n + 12 * shape[0] * graphs
