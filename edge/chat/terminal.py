@@ -250,8 +250,9 @@ def describe(stats: Stats) -> str:
     '3 tokens in 0.03 s, 100.0 tokens/s after the first; first after 8 ms; prompt 20 tokens, 12 of them held already'
     """
     speed = "" if stats.tokens_per_second is None else f", {stats.tokens_per_second:.1f} tokens/s after the first"
+    ahead = f"; {stats.accepted_tokens} of {stats.guessed_tokens} guesses came true" if stats.guessed_tokens else ""
     first = "" if stats.ttft_ms is None else f"; first after {stats.ttft_ms:.0f} ms"
     return (
         f"{stats.new_tokens} tokens in {stats.total_ms / 1000:.2f} s{speed}{first}; "
-        f"prompt {stats.prompt_tokens} tokens, {stats.reused_tokens} of them held already"
+        f"prompt {stats.prompt_tokens} tokens, {stats.reused_tokens} of them held already{ahead}"
     )

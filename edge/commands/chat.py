@@ -62,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--context", type=int, metavar="N", help="tokens to hold (default: the bundle's)")
     group.add_argument("--threads", type=int, metavar="N", help="default: what is fastest here, tried once")
     group.add_argument("--no-check", action="store_true", help="do not compare the files with the manifest")
+    group.add_argument("--no-lookup", action="store_true", help="guess nothing ahead; answers are the same either way")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -78,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--markdown and --json exclude each other")
     renderer = _renderer(markdown=args.markdown)
     with _opened(args) as model:
+        model.looks_up = not args.no_lookup
         sampling = options.sampling(args, model.folder)
         if not model.bundle.proven:
             print("edge: this bundle is unproven: it was never compared with its source", file=sys.stderr)

@@ -85,7 +85,8 @@ class RemoteModel(Model):
             raise ContextFull(0, len(prompt), self.context_length)
         pictures = [base64.b64encode(self._shown[p.seen.sha256]).decode() for p in prompt.pictures]
         self.stats = None
-        self._ask(do="generate", ids=list(prompt), sampling=asdict(sampling or Sampling()), pictures=pictures)
+        asked = asdict(sampling or Sampling())
+        self._ask(do="generate", ids=list(prompt), sampling=asked, pictures=pictures, lookup=self.looks_up)
         words, waited_for = self.tokenizer.stream(), True
         try:
             while waited_for:

@@ -5,6 +5,9 @@ positions that is 94 MB a token, two thirds of what its 8-bit weights take: a `n
 `decode`, over the same cache and the same weights, answers 1.5 times as fast while 512 positions are
 enough, and a prefill twice.
 
+One more takes several tokens and gives logits after each, `near_2048_ahead_8`: `edge.runtimes.lookup` checks its
+guesses with it. It computes the very numbers that `decode` computes token by token.
+
 Runs beside litert-torch, in the worker's process.
 """
 
@@ -13,13 +16,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edge.runtimes.litert import near_key, near_of
+from edge.runtimes.litert import AHEAD, is_ahead, near_key, near_of
 
 
-def install(graphs: Mapping[int, Sequence[int]]) -> None:
+def install(graphs: Mapping[int, Sequence[int]], ahead: tuple[int, int] | None = None) -> None:
     """Let litert-torch trace, for each window of `graphs`, `decode` and prefills of these sizes, and no others.
 
-    The largest window is the whole cache; its signatures keep their usual names.
+    The largest window is the whole cache; its signatures keep their usual names. `ahead` is the window of one more and
+    how many tokens it takes.
     """
     from litert_torch.generative.export_hf.core import cache, exportable_module
 
@@ -29,7 +33,7 @@ def install(graphs: Mapping[int, Sequence[int]]) -> None:
         exportable_module.LiteRTExportableModuleForDecoderOnlyLMPrefill,
         exportable_module.LiteRTExportableModuleForDecoderOnlyLMGenerate,
     ):
-        _multiply(kind, graphs)
+        _multiply(kind, graphs, ahead)
 
 
 def _narrow(layer: Any) -> None:
@@ -57,7 +61,7 @@ def _tell(module: Any) -> None:
     module.adapt_inputs = adapted
 
 
-def _multiply(kind: Any, graphs: Mapping[int, Sequence[int]]) -> None:
+def _multiply(kind: Any, graphs: Mapping[int, Sequence[int]], ahead: tuple[int, int] | None) -> None:
     whole, sample = max(graphs), kind.get_sample_inputs
 
     def samples(self: Any, *args: Any, **options: Any) -> Any:
@@ -68,18 +72,37 @@ def _multiply(kind: Any, graphs: Mapping[int, Sequence[int]]) -> None:
                 if key == "decode" or int(key.removeprefix("prefill_")) in sizes:
                     name = key if window == whole else near_key(window, key)
                     made[name] = ({**inputs, "mask": inputs["mask"][..., :window]}, shapes)
+        if ahead and "decode" in found:
+            window, n = ahead
+            inputs, shapes = found["decode"]
+            several = {name: value.repeat_interleave(n, at) for name, at, value in _of_tokens(inputs)}
+            several["mask"] = several["mask"][..., :window]
+            key = f"{AHEAD}{n}"
+            made[key if window == whole else near_key(window, key)] = ({**inputs, **several}, shapes)
         return made
 
     kind.get_sample_inputs = samples
 
 
+def _of_tokens(inputs: Mapping[str, Any]) -> list[tuple[str, int, Any]]:
+    """The inputs that have a row for each token, and in which dimension."""
+    places = {"tokens": 1, "embeddings": 1, "input_pos": 0, "mask": 2}
+    return [(name, at, inputs[name]) for name, at in places.items() if name in inputs]
+
+
 def empty(model: Any) -> None:
-    """Take the near signatures out of a file (as `flatbuffer_utils` reads it); their graphs stay, with nothing in them.
+    """Take signatures that `decode` could do without out of a file (as `flatbuffer_utils` reads it).
+
+    Those are the near ones and the one that looks ahead; their graphs stay, with nothing in them.
 
     For weights that the runtime unpacks for every signature: there a signature costs more than it saves.
     """
     for signature in model.signatureDefs:
-        if near_of(signature.signatureKey.decode()):
+        if _spare(signature.signatureKey.decode()):
             graph = model.subgraphs[signature.subgraphIndex]
             graph.operators, graph.tensors, graph.inputs, graph.outputs = [], [], [], []
-    model.signatureDefs = [s for s in model.signatureDefs if not near_of(s.signatureKey.decode())]
+    model.signatureDefs = [s for s in model.signatureDefs if not _spare(s.signatureKey.decode())]
+
+
+def _spare(key: str) -> bool:
+    return near_of(key) is not None or is_ahead(key)

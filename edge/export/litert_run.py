@@ -19,16 +19,23 @@ _TIMEOUT_S = 6 * 3600
 
 
 def convert(
-    checkpoint: Checkpoint, folder: Path, *, graphs: Mapping[int, Sequence[int]], embedder: bool = False
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    graphs: Mapping[int, Sequence[int]],
+    ahead: tuple[int, int] | None = None,
+    embedder: bool = False,
 ) -> str:
     """Write `folder/model.tflite` in float32; litert-torch's version.
 
     `graphs` has, for each window on the cache, the sizes of its prefills; the largest window is the cache.
+    `ahead` is the window of a graph with logits after each of its tokens, and how many it takes.
 
     With `embedder`, the token embedding is in `folder/embedder.tflite`, and the model takes embeddings.
     Raises `EdgeError` with the last line of what the converter said when it fails.
     """
-    said = _worker("convert", checkpoint.folder, folder, json.dumps(graphs), "embedder" if embedder else "whole")
+    words = (json.dumps(graphs), json.dumps(ahead), "embedder" if embedder else "whole")
+    said = _worker("convert", checkpoint.folder, folder, *words)
     wanted = ["model.tflite", *(["embedder.tflite"] if embedder else [])]
     if said is not None or not all((folder / name).is_file() for name in wanted):
         preflight.refuse_full_disk(folder)

@@ -1,10 +1,11 @@
 """What runs in a process of its own: litert-torch and the LiteRT quantizer, which print, and keep memory.
 
-python -m edge.export.litert_worker convert CHECKPOINT FOLDER GRAPHS [embedder|whole]
+python -m edge.export.litert_worker convert CHECKPOINT FOLDER GRAPHS AHEAD [embedder|whole]
 python -m edge.export.litert_worker vision CHECKPOINT TO SIDE
 python -m edge.export.litert_worker quantize FROM TO RECIPE.json [near|whole]
 
 GRAPHS is JSON, {"512": [16, 128], "2048": [128]}: for each window on the cache, the sizes of its prefills.
+AHEAD too: [2048, 8], the window of a graph that gives logits after each of its tokens, and how many it takes; or null.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from typing import Any
 _RENAMED_BYTES = 1_800_000_000  # a FlatBuffer with everything inside ends at 2 GiB
 
 
-def convert(checkpoint: Path, folder: Path, graphs: dict[int, list[int]], embedder: bool) -> None:
+def convert(
+    checkpoint: Path, folder: Path, graphs: dict[int, list[int]], ahead: tuple[int, int] | None, embedder: bool
+) -> None:
     """Write `folder/model.tflite` in float32, its weights named as in the checkpoint; its cache is the largest window.
 
     With `embedder`, the token embedding is in `folder/embedder.tflite`, and the model takes embeddings.
@@ -32,7 +35,7 @@ def convert(checkpoint: Path, folder: Path, graphs: dict[int, list[int]], embedd
     from edge.export.source import open_source
 
     _one_window_for_all()
-    litert_near.install(graphs)
+    litert_near.install(graphs, ahead)
     mixture = experts.layers(open_source(str(checkpoint)))
     export.export(
         model=str(checkpoint),
@@ -214,7 +217,11 @@ if __name__ == "__main__":
     verb, *rest = sys.argv[1:]
     if verb == "convert":
         graphs = {int(window): sizes for window, sizes in json.loads(rest[2]).items()}
-        convert(Path(rest[0]), Path(rest[1]), graphs, rest[3] == "embedder")
+        window_and_size = json.loads(rest[3])
+        convert(
+            Path(rest[0]), Path(rest[1]), graphs, tuple(window_and_size) if window_and_size else None,
+            rest[4] == "embedder",
+        )  # fmt: skip
     elif verb == "vision":
         vision(Path(rest[0]), Path(rest[1]), int(rest[2]))
     else:

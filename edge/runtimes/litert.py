@@ -32,12 +32,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 CACHE_PREFIX = "kv_cache_"
+AHEAD = "ahead_"
 _NEAR = re.compile(r"near_([1-9][0-9]{0,8})_(.+)")
 _PACKED_FILES = 4  # of the most recently used models; each is as large as its model
 
 
 class Runner(Protocol):
-    """Runs one signature; `logits` float32 `(vocab,)` for `decode`, nothing for a prefill."""
+    """Runs one signature; `logits` float32 for all of its tokens in a row, nothing for a prefill."""
 
     def run(self, signature: str, given: np.ndarray, positions: np.ndarray, mask: np.ndarray) -> np.ndarray | None: ...
 
@@ -125,7 +126,9 @@ class CompiledRunner:
             "model": model, "inputs": self._inputs, "outputs": self._outputs, "ordered": ordered,
             "environment": environment,
         }  # fmt: skip
-        self._n_logits = decode.outputs["logits"].shape[-1]
+        self._n_logits = {
+            key: math.prod(s.outputs["logits"].shape) for key, s in signatures.items() if "logits" in s.outputs
+        }
         self._given = given_input(decode)
 
     def another(self) -> CompiledRunner:
@@ -158,7 +161,8 @@ class CompiledRunner:
             self._open["model"].run_by_index(*self._open["ordered"][signature])
         except RuntimeError as err:
             raise failed(err) from None
-        found: np.ndarray | None = outputs["logits"].read(self._n_logits, np.float32) if "logits" in outputs else None
+        n = self._n_logits.get(signature)
+        found: np.ndarray | None = outputs["logits"].read(n, np.float32) if n else None
         return found
 
     def read(self, signature: str, output: str, n: int) -> np.ndarray:
@@ -237,6 +241,11 @@ def near_of(name: str) -> tuple[int, str] | None:
     """The window and the key of such a signature; None for one that sees the whole cache."""
     found = _NEAR.fullmatch(name)
     return (int(found[1]), found[2]) if found else None
+
+
+def is_ahead(name: str) -> bool:
+    """Whether a signature takes several tokens and gives logits after each."""
+    return (near_of(name) or (0, name))[1].startswith(AHEAD)
 
 
 def given_input(decode: Signature) -> str:

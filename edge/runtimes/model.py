@@ -17,6 +17,7 @@ from edge.find import load
 from edge.runtimes import integrity
 from edge.runtimes.chat_template import ChatTemplate
 from edge.runtimes.encoders import Encoder
+from edge.runtimes.lookup import Lookup, Peeking
 from edge.runtimes.prompt import encode_chat
 from edge.runtimes.session import ContextFull, Mask, Sampling, Session, StopReason, generate
 from edge.runtimes.sight import Prompt, Sight, feed, image_parts, place
@@ -64,7 +65,8 @@ class Stats:
     `stopped_by` is "end" (the model ended), "length" (`max_tokens`), "context" (it is full) or
     "caller" (the answer was not read to its end). Of the time to the first token of a question
     with pictures, `preprocess_ms` is opening and cutting them, which comes before, and `encode_ms`
-    what the vision encoder took; pictures that were seen before take neither.
+    what the vision encoder took; pictures that were seen before take neither. Of the `guessed_tokens`
+    (`edge.runtimes.lookup`), `accepted_tokens` are the answer's own.
     """
 
     prompt_tokens: int
@@ -77,6 +79,8 @@ class Stats:
     pictures: int = 0
     preprocess_ms: float = 0.0
     encode_ms: float = 0.0
+    guessed_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 class Model:
@@ -103,6 +107,8 @@ class Model:
         self.template = ChatTemplate.load(folder)
         self.sight = Sight(bundle.image, self._encoder)
         self.stats: Stats | None = None
+        self.looks_up = True  # where its session can: guesses what comes next, which changes no answer
+        self._lookup = Lookup(cast(Peeking, session)) if getattr(session, "peeks", 0) else None
         self._held: list[int] = []  # what the session's cache holds, as far as we put it there
         self._answer = 0  # which answer may use the session
 
@@ -189,13 +195,19 @@ class Model:
         said: list[int] = []
         reused = 0
         ended: StopReason | Literal["caller"] = "caller"
+        lookup = self._lookup if self.looks_up else None
         stream = self.tokenizer.stream()
         try:
             reused = read = self._rewind(prompt)
             for read in self._read(prompt, reused, chunk):
                 yield Read(read, len(prompt))
                 self._still(mine)
-            tokens = generate(self.session, prompt[read:], sampling, stop_ids=self.bundle.stop_ids, mask=mask)
+            if lookup:
+                lookup.begin(prompt)
+            tokens = generate(
+                self.session, prompt[read:], sampling, stop_ids=self.bundle.stop_ids, mask=mask,
+                feed=lookup.feed if lookup else None,
+            )  # fmt: skip
             while True:
                 try:
                     token = next(tokens)
@@ -216,6 +228,8 @@ class Model:
                     pictures=len(prompt.pictures),
                     preprocess_ms=self.sight.preprocess_ms,
                     encode_ms=self.sight.encode_ms,
+                    guessed_tokens=lookup.guessed if lookup else 0,
+                    accepted_tokens=lookup.accepted if lookup else 0,
                 )
                 self.sight.preprocess_ms = self.sight.encode_ms = 0.0
 
@@ -239,7 +253,7 @@ class Model:
             )
         )
         made = Model(self.folder, self.bundle, session, threads=self._threads, tokenizer=self.tokenizer)
-        made.template, made.sight = self.template, self.sight
+        made.template, made.sight, made.looks_up = self.template, self.sight, self.looks_up
         return made
 
     def reusable(self, prompt: Sequence[int]) -> int:

@@ -175,12 +175,14 @@ def generate(
     *,
     stop_ids: Sequence[int] = (),
     mask: Mask | None = None,
+    feed: Callable[[int], np.ndarray] | None = None,
 ) -> Generator[Token, None, StopReason]:
     """Feed `prompt`, then yield tokens until a stop id, `max_tokens` or the context's end.
 
     The stop id itself is not yielded. The last token yielded is not yet in the cache.
     `mask` gets the logits and the ids generated so far, and returns changed logits, or the token
-    that it has drawn itself. The generator's return value says which of the three ends it was.
+    that it has drawn itself. `feed` takes the place of `session.feed` for single tokens
+    (`edge.runtimes.lookup`). The generator's return value says which of the three ends it was.
     Raises `ContextFull` when the prompt itself does not fit, before anything is fed.
 
     >>> from edge.runtimes.engines import echo
@@ -210,4 +212,4 @@ def generate(
             return "length"
         if session.position >= session.context_length:
             return "context"
-        logits = session.feed((token,))
+        logits = feed(token) if feed else session.feed((token,))

@@ -7,7 +7,7 @@
     python -m edge.runtimes.worker FOLDER ask [--image FILE]... [WORDS]...    for who sits at the device: edge-chat
 
 The requests of `serve`: {"do": "open", "threads": 4, "context": 2048}, then any number of
-{"do": "generate", "ids": [...], "sampling": {...}, "pictures": [base64]}, which may be cut short by
+{"do": "generate", "ids": [...], "sampling": {...}, "pictures": [base64], "lookup": true}, which may be cut short by
 {"do": "stop"}. What comes back: {"id": 5} for each token, {"read": [512, 2048]} while a long prompt
 is read, {"stats": {...}} at the end of an answer, {"error": ..., "hint": ..., "code": 1} instead of one.
 """
@@ -121,6 +121,7 @@ def _answer(model: Model, request: dict[str, Any], requests: queue.Queue[dict[st
         if paths:
             seen = [model.sight.look({"path": path}) for path in paths]
             prompt = Prompt(ids, place(ids, seen, model.bundle.image["token_id"]))
+        model.looks_up = request.get("lookup") is not False
         pieces = model.generate_ids(prompt, sampling, reading=reading)
         try:
             for piece in pieces:

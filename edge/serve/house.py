@@ -146,11 +146,13 @@ class House:
         context_length: int | None = None,
         check: bool = True,
         max_tokens: int = 1024,
+        looks_up: bool = True,
     ) -> None:
         """Open every bundle, `parallel` caches each. Raises as `open_bundle`, and closes what was opened."""
         names: set[str] = set()
         for folder in folders:
             first = open_bundle(folder, threads=threads, context_length=context_length, check=check)
+            first.looks_up = looks_up
             models = [first]
             try:
                 name = _name(first, names)

@@ -25,7 +25,10 @@ class Metrics:
             "edge_requests", "Requests by path and status", ["path", "status"], registry=registry
         )
         self._tokens = prometheus.Counter(
-            "edge_tokens", "Tokens: prompt, reused (of the prompt), generated", ["model", "kind"], registry=registry
+            "edge_tokens",
+            "Tokens: prompt, reused (of the prompt), generated, guessed, accepted (of the guessed)",
+            ["model", "kind"],
+            registry=registry,
         )
         self._answers = prometheus.Counter(
             "edge_answers", "Answers by how they ended", ["model", "end"], registry=registry
@@ -65,6 +68,8 @@ class Metrics:
         self._tokens.labels(model, "prompt").inc(stats.prompt_tokens)
         self._tokens.labels(model, "reused").inc(stats.reused_tokens)
         self._tokens.labels(model, "generated").inc(stats.new_tokens)
+        self._tokens.labels(model, "guessed").inc(stats.guessed_tokens)
+        self._tokens.labels(model, "accepted").inc(stats.accepted_tokens)
         if stats.ttft_ms is not None:
             self._times["first_token"].labels(model).observe(stats.ttft_ms / 1000)
         if stats.tokens_per_second is not None:

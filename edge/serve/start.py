@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--context", type=int, metavar="N", help="tokens to hold (default: each bundle's)")
     group.add_argument("--threads", type=int, metavar="N", help="default: what is fastest here, tried once")
     group.add_argument("--no-check", action="store_true", help="do not compare the files with the manifest")
+    group.add_argument("--no-lookup", action="store_true", help="guess nothing ahead; answers are the same either way")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
                 threads.once(folder, check=not args.no_check)
         house.open(
             args.bundles, parallel=args.parallel, threads=args.threads, context_length=args.context,
-            check=not args.no_check, max_tokens=args.max_tokens,
+            check=not args.no_check, max_tokens=args.max_tokens, looks_up=not args.no_lookup,
         )  # fmt: skip
         guarded = guard.Guard(
             app.application(house, metrics), loopback=loopback, token=token,

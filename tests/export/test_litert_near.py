@@ -9,11 +9,13 @@ import pytest
 
 import edge
 from edge.export.formats import tflite
+from edge.export.source import open_source
 from edge.readers.tflite import read
 from edge.runtimes import litert
 from edge.runtimes.engines.tflite import TfliteSession
 from edge.runtimes.model import open_bundle
-from tests.checkpoints import gemma_3, llama_3_2
+from edge.runtimes.session import Sampling
+from tests.checkpoints import gemma_3, llama_3_2, mixtral
 
 PROMPT = list(range(40, 140))
 
@@ -36,6 +38,19 @@ def test_rows_of_a_picture_that_see_each_other_have_a_prefill_that_sees_everythi
     assert tflite._graphs(gemma, 2048) == {512: [64], 2048: [64, 256]}
 
 
+@pytest.mark.parametrize(
+    ("context_length", "ahead"), [(8, None), (50, (50, 8)), (512, (512, 8)), (2048, (2048, 8)), (4096, (2048, 8))]
+)
+def test_one_graph_looks_ahead_and_sees_2048_rows_at_most(context_length, ahead):
+    dense = SimpleNamespace(config={}, model_type="llama")
+    assert tflite._ahead(dense, tflite._graphs(dense, context_length)) == ahead
+
+
+def test_no_graph_looks_ahead_over_routed_experts(tmp_path):
+    mixtral.make(tmp_path)
+    assert tflite._ahead(open_source(str(tmp_path)), {512: [64]}) is None
+
+
 def export(maker, tmp_path, monkeypatch, quantization):
     monkeypatch.setattr(tflite, "PREFILLS", (16,))
     monkeypatch.setattr(tflite, "NEAR", (64,))
@@ -53,16 +68,32 @@ def export(maker, tmp_path, monkeypatch, quantization):
 def test_near_graphs_compute_what_those_that_see_everything_compute(maker, tmp_path, monkeypatch):
     folder = export(maker, tmp_path, monkeypatch, "fp32")
     signatures = read(folder / "model.tflite").signatures
-    assert {"near_64_decode", "near_64_prefill_16"} < set(signatures)
+    assert {"near_64_decode", "near_64_prefill_16", "ahead_8"} < set(signatures)
     with open_bundle(folder) as model:
         ours = model.session
         near = ours.feed_all(PROMPT).copy()
+        assert np.array_equal(_ahead(ours), near)
         plain = {key: s for key, s in signatures.items() if not litert.near_of(key)}
         far = TfliteSession(ours._runner, plain, context_length=160)
         for name, rows in (("one by one", far.feed_all(PROMPT)), ("in prefills", _all_at_once(ours))):
             assert np.square(rows[-1] - near[-1]).sum() <= 1e-9 * np.square(near[-1]).sum(), name
         far.rewind(0)
         assert np.abs(far.feed_all(PROMPT) - near).max() <= 1e-4 * np.abs(near).max()
+
+
+def _ahead(session):
+    """The logits after every token, eight at a time: of the first eight, this shows that they are those of single ones.
+
+    A graph that was found to give others would take nothing any more.
+    """
+    session.rewind(0)
+    rows = []
+    for i in range(0, len(PROMPT), 8):
+        part = PROMPT[i : i + 8]
+        rows += list(session.peek(part).copy())
+        for _ in part:
+            session.take()
+    return np.stack(rows)
 
 
 def _all_at_once(session):
@@ -77,5 +108,26 @@ def test_weights_that_are_unpacked_for_every_graph_have_no_near_ones(tmp_path, m
     made = read(folder / "model.tflite").signatures
     assert {"decode", "prefill_16"} <= set(made)
     assert any(litert.near_of(key) for key in made) is near
+    assert any(litert.is_ahead(key) for key in made) is near
     with open_bundle(folder) as model:
         assert np.isfinite(model.session.feed(PROMPT)).all()
+        if near:
+            model.session.rewind(0)
+            assert np.array_equal(model.session.feed_all(PROMPT), _ahead(model.session))
+            _answers_are_the_same(model)
+
+
+def _answers_are_the_same(model):
+    """With guesses and without; a model of random weights soon repeats itself, so that guesses come true."""
+    accepted = 0
+    for temperature in (0, 0.1):
+        sampling = Sampling(max_tokens=100, temperature=temperature, seed=1)
+        found = []
+        for looks_up in (True, False):
+            model.looks_up = looks_up
+            model.session.rewind(0)
+            model.hold([])
+            found.append([p.token_id for p in model.generate_ids(PROMPT[:40], sampling)])
+            accepted += model.stats.accepted_tokens
+        assert found[0] == found[1]
+    assert accepted > 20

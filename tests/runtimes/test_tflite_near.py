@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from edge.errors import InputError
+from edge.errors import InputError, UsageError
 from edge.runtimes import litert
 from edge.runtimes.engines import tflite
 from edge.runtimes.session import ContextFull
@@ -20,11 +20,16 @@ class Runner:
 
     def __init__(self):
         self.runs = []
+        self.off = 0.0
 
     def run(self, signature, given, positions, mask):
         assert given.shape[1] == len(positions) == mask.shape[2]
         self.runs.append((signature, int(positions[0]), mask.shape[-1]))
-        return np.zeros(VOCABULARY, np.float32) if signature.endswith("decode") else None
+        if "prefill" in signature:
+            return None
+        # Of a token and its place alone; `off` is what several at once differ by.
+        made = np.stack([np.arange(VOCABULARY) * t + p for t, p in zip(given[0], positions, strict=True)])
+        return (made + self.off * ("ahead" in signature)).astype(np.float32).reshape(-1)
 
     def close(self):
         pass
@@ -108,6 +113,8 @@ def test_the_context_is_full_where_the_cache_ends():
         ("near_12_prefill_4", signature(2, 12), "near_12_prefill_4 is no prefill of 2 tokens"),
         ("near_16_prefill_2", signature(2, 12), "near_16_prefill_2 and decode have caches of different sizes"),
         ("near_64_prefill_2", signature(2, 64), "near_64_prefill_2 and decode have caches of different sizes"),
+        ("ahead_2", signature(2, CACHE), "ahead_2 gives kv_cache_k_0"),
+        ("ahead_2", signature(2, CACHE, gives=("kv_cache_k_0", "logits")), "ahead_2 gives no logits after each token"),
         ("near_12_prefill_2", signature(2, 12, cache=12), "near_12_prefill_2 and decode have caches of different"),
         ("near_0_prefill_2", signature(2, CACHE), "near_0_prefill_2 is no prefill of 2 tokens"),
     ],
@@ -125,3 +132,56 @@ def test_names_say_how_far_a_graph_sees():
     assert litert.near_of(litert.near_key(512, "prefill_16")) == (512, "prefill_16")
     assert litert.near_of("decode") is None
     assert litert.near_of("near_decode") is None
+
+
+def ahead_session():
+    both = ("kv_cache_k_0", "logits")
+    ahead = signature(4, CACHE, gives=both)
+    ahead.outputs["logits"].shape = (1, 4, VOCABULARY)
+    made = tflite.TfliteSession(Runner(), signatures(ahead_4=ahead), context_length=30)
+    return made, made._runner.runs
+
+
+def test_what_is_looked_at_ahead_is_held_when_it_is_taken():
+    ours, runs = ahead_session()
+    ours.feed([1, 2])
+    found = ours.peek([1, 2, 3, 4])
+    assert ours.position == 2
+    assert found.tolist() == [[i * (k + 1) + 2 + k for i in range(VOCABULARY)] for k in range(4)]
+    ours.take()
+    ours.take()
+    assert ours.position == 4
+    del runs[:]
+    ours.peek([1, 2, 3])  # shown to be exact: nothing else runs
+    assert runs == [("ahead_4", 4, CACHE)]
+    assert (ours._seen[0, 0, 0] == 0).sum() == 4
+
+
+def test_a_graph_that_computes_something_else_is_not_asked_again():
+    ours, _ = ahead_session()
+    plain, _ = ahead_session()
+    ours._runner.off = 1e-3
+    assert np.array_equal(ours.peek([1, 2, 3, 4]), plain.feed_all([1, 2, 3, 4]))
+    assert ours.peeks == 0
+    with pytest.raises(UsageError, match="cannot look 1 tokens ahead: 0 at most"):
+        ours.peek([1])
+
+
+def test_no_more_is_looked_at_than_fits():
+    ours, _ = ahead_session()
+    assert ours.peeks == 4
+    with pytest.raises(UsageError, match="cannot look 5 tokens ahead: 4 at most"):
+        ours.peek([1] * 5)
+    ours.feed([1] * 27)
+    assert ours.peeks == 3  # three of the context are left, five of the cache
+    ours.feed([1, 1])
+    assert ours.peeks == 0  # a graph writes all of its rows: there must be four
+
+
+@pytest.mark.parametrize("then", [lambda s: s.feed([1]), lambda s: s.rewind(0)], ids=["fed", "cut"])
+def test_nothing_can_be_taken_after_something_else(then):
+    ours, _ = ahead_session()
+    ours.peek([1, 2])
+    then(ours)
+    with pytest.raises(UsageError, match="nothing was looked at ahead, or something else was fed since"):
+        ours.take()

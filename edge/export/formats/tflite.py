@@ -34,6 +34,10 @@ PREFILLS = (64,)
 # Rows of the cache that graphs see which do not see all of it (`edge.export.litert_near`).
 NEAR = (512, 2048, 8192, 32768)
 
+# Tokens whose logits one graph gives at once, and how much of the cache it sees at most: there is one of its kind, for
+# it takes memory as the others do.
+AHEAD, AHEAD_SEES = 8, 2048
+
 
 class _Plan(NamedTuple):
     """Bits, block size (0: a scale for each row), whether activations are rounded to 8 bits too, and the method.
@@ -141,9 +145,10 @@ def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progre
     progress = progress or Silent()
     folder = Path(folder)
     graphs = _graphs(checkpoint, context_length)
-    n = sum(1 + len(sizes) for sizes in graphs.values())
+    ahead = _ahead(checkpoint, graphs)
+    n = sum(1 + len(sizes) for sizes in graphs.values()) + bool(ahead)
     progress.start(f"building {n} TFLite graphs")
-    version = litert_run.convert(checkpoint, folder, graphs=graphs, embedder=checkpoint.sees)
+    version = litert_run.convert(checkpoint, folder, graphs=graphs, ahead=ahead, embedder=checkpoint.sees)
     files = ("model.tflite", EMBEDDER) if checkpoint.sees else ("model.tflite",)
     for extra in folder.iterdir():
         if extra.is_dir():
@@ -161,7 +166,11 @@ def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progre
         parts={"embedding": EMBEDDER} if embedder else {},
         ledger=tflite_ledger.ledger(checkpoint, folder / "model.tflite", embedder),
         context_length=context_length,
-        plan={"type": "fp32", "prefills": {str(window): sizes for window, sizes in graphs.items()}},
+        plan={
+            "type": "fp32",
+            "prefills": {str(window): sizes for window, sizes in graphs.items()},
+            **({"ahead": list(ahead)} if ahead else {}),
+        },
         tools={"litert-torch": version},
     )
 
@@ -214,6 +223,7 @@ def quantize(
             # LiteRT computes them in float32: a copy for every signature, and one packed for its kernels.
             window, sizes = max(artifact.plan["prefills"].items(), key=lambda item: int(item[0]))
             plan |= {"prefills": {window: sizes}, "unpacked_bytes": 4 * checkpoint.n_parameters * (len(sizes) + 2)}
+            plan |= {"ahead": None}
         if chosen.method == "gptq" and calibration is not None:
             plan |= {"matrices": _calibrate(target, checkpoint, chosen, calibration, factors, progress)}
             plan |= {"calibration": calibration.sha256}
@@ -456,6 +466,17 @@ def _graphs(checkpoint: Checkpoint, context_length: int) -> dict[int, list[int]]
     sizes = [size for size in PREFILLS if size < context_length]
     together = int(checkpoint.config.get("mm_tokens_per_image") or 0)
     return {w: sizes + [together] * (w == context_length and together > max(sizes, default=0)) for w in windows}
+
+
+def _ahead(checkpoint: Checkpoint, graphs: Mapping[int, Sequence[int]]) -> tuple[int, int] | None:
+    """The window of the graph that looks ahead, and how many tokens it takes.
+
+    None for routed experts: several tokens choose several times as many of them, which costs what it saves.
+    """
+    from edge.export import experts
+
+    window = max((w for w in graphs if w <= AHEAD_SEES), default=0)
+    return (window, AHEAD) if window > AHEAD and not experts.layers(checkpoint) else None
 
 
 def _kind(quantization: str) -> Quantization:

@@ -1,10 +1,10 @@
 """TFLite on LiteRT: prompts in the largest prefill that they fill, then token by token.
 
-The file has a `decode` signature for one token, which gives logits, and `prefill_N` signatures for
-N tokens, which only fill the cache. Each may be there again as `near_W_…`, which sees only the first W
-rows of the cache and is faster for it: what runs is the nearest that sees enough. The cache is as long as it
-was exported; a shorter context can be asked for, but saves no memory. A model that sees takes embeddings: those
-of pictures, and those of tokens, which are in a file of their own.
+The file has a `decode` signature for one token, which gives logits, and `prefill_N` signatures for N tokens, which
+only fill the cache; `ahead_N` does both, with logits after each. Each may be there again as `near_W_…`, which sees only
+the first W rows of the cache and is faster for it: what runs is the nearest that sees enough. The cache is as long as
+it was exported; a shorter context can be asked for, but saves no memory. A model that sees takes embeddings: those of
+pictures, and those of tokens, which are in a file of their own.
 """
 
 from __future__ import annotations
@@ -60,9 +60,13 @@ class TfliteSession:
         self._embedder = embedder
         self._bidirectional = bidirectional  # whether the rows of a picture see each other
         self.hidden_size = decode.inputs[given].shape[-1] if embedder is not None else 0
-        self._graphs = sorted(
+        graphs = sorted(
             _Graph(s.inputs[given].shape[1], s.inputs["mask"].shape[-1], key) for key, s in signatures.items()
         )
+        self._graphs = [graph for graph in graphs if not litert.is_ahead(graph.key)]
+        self._ahead = [graph for graph in graphs if litert.is_ahead(graph.key)]
+        self._exact: dict[str, bool] = {}  # of those that were compared with single tokens
+        self._peeked = 0  # tokens behind the position that the cache has already
         self._position = 0
         self._at = np.zeros(1, np.int32)
         self._seen = np.full((1, 1, 1, self._cache_length), _HIDDEN, np.float32)
@@ -83,6 +87,48 @@ class TfliteSession:
         for row, one in zip(out, self._given(tokens), strict=True):
             row[:] = self._decode(one[None])
         return out
+
+    @property
+    def peeks(self) -> int:
+        """How many tokens `peek` takes now."""
+        graph = self._peeking()
+        return min(graph.size, self.context_length - self._position) if graph else 0
+
+    def peek(self, tokens: Sequence[int]) -> np.ndarray:
+        """Logits `(n, vocab)` after each of at most `peeks` tokens, none of which is held yet: see `take`.
+
+        A graph has to show first, on this processor, that it gives what single tokens give, bit for bit. Rows of the
+        cache that differed would show too: logits after later tokens come from them.
+        """
+        import numpy as np
+
+        self._check(tokens)
+        graph = self._peeking()
+        if graph is None or len(tokens) > self.peeks:
+            raise UsageError(f"cannot look {len(tokens)} tokens ahead: {self.peeks} at most")
+        rows = self._given(tokens)
+        given, at, mask = self._inputs(rows, graph)
+        logits = self._run(graph.key, given, at, mask)
+        assert logits is not None
+        found = logits.reshape(graph.size, self.vocab_size)[: len(tokens)]
+        if graph.key not in self._exact:
+            begin = self._position
+            singles = np.stack([self._decode(row[None]) for row in rows])
+            self.rewind(begin)
+            same = np.array_equal(singles, found)
+            if not same or len(tokens) == graph.size:  # fewer show little
+                self._exact[graph.key] = same
+            found = singles
+        self._peeked = len(tokens)
+        return found
+
+    def take(self) -> None:
+        """Hold the next of the tokens that were peeked at."""
+        if not self._peeked:
+            raise UsageError("nothing was looked at ahead, or something else was fed since")
+        self._seen[..., self._position] = 0
+        self._position += 1
+        self._peeked -= 1
 
     def feed_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
         import numpy as np
@@ -140,14 +186,16 @@ class TfliteSession:
         if not 0 <= n_tokens <= self._position:
             raise UsageError(f"cannot rewind to {n_tokens}: the cache holds {self._position} tokens")
         self._seen[..., n_tokens : self._position] = _HIDDEN
-        self._position = n_tokens
+        self._position, self._peeked = n_tokens, 0
 
     def another(self) -> TfliteSession:
         """A session on the same weights, with a cache of its own."""
-        return TfliteSession(
+        made = TfliteSession(
             self._open().another(), self._signatures, context_length=self.context_length, embedder=self._embedder,
             bidirectional=self._bidirectional,
         )  # fmt: skip
+        made._exact = self._exact
+        return made
 
     def keep(self) -> list[np.ndarray]:
         """What the cache holds, for `restore`."""
@@ -185,6 +233,11 @@ class TfliteSession:
                 found.setdefault(graph.size, graph)
         return list(found.values())
 
+    def _peeking(self) -> _Graph | None:
+        """The nearest graph that looks ahead from here, unless it was found to compute something else."""
+        graph = next((g for g in self._ahead if self._position + g.size <= g.window), None)
+        return graph if graph and self._exact.get(graph.key, True) else None
+
     def _prefill_for(self, n: int) -> _Graph | None:
         """The graph for the next of `n` tokens, None for single ones."""
         prefills = [graph for graph in self._fitting() if graph.size > 1]
@@ -198,6 +251,15 @@ class TfliteSession:
 
         Each row sees those before it, or, `together`, all of them.
         """
+        given, at, mask = self._inputs(rows, graph, together=together)
+        self._run(graph.key, given, at, mask)
+        self._seen[..., self._position : self._position + len(rows)] = 0
+        self._position += len(rows)
+
+    def _inputs(
+        self, rows: np.ndarray, graph: _Graph, *, together: bool = False
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The rows, filled up with zeros, their positions, and what each of them sees."""
         import numpy as np
 
         given = np.zeros((1, graph.size, *rows.shape[1:]), rows.dtype)
@@ -205,10 +267,7 @@ class TfliteSession:
         at = np.arange(self._position, self._position + graph.size, dtype=np.int32)
         last = np.maximum(at, at[len(rows) - 1]) if together else at
         later = np.arange(graph.window)[None, :] > last[:, None]
-        mask = np.where(later, np.float32(_HIDDEN), np.float32(0))[None, None]
-        self._run(graph.key, given, at, mask)
-        self._seen[..., self._position : self._position + len(rows)] = 0
-        self._position += len(rows)
+        return given, at, np.where(later, np.float32(_HIDDEN), np.float32(0))[None, None]
 
     def _decode(self, row: np.ndarray) -> np.ndarray:
         """Logits after one row `(1,)` or `(1, hidden)`."""
@@ -225,8 +284,8 @@ class TfliteSession:
         return logits
 
     def _run(self, signature: str, given: np.ndarray, at: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
-        runner = self._open()
-        return runner.run(signature, given, at, mask)
+        self._peeked = 0
+        return self._open().run(signature, given, at, mask)
 
     def _open(self) -> litert.Runner:
         if self._runner is None:
@@ -324,12 +383,14 @@ def _refuse_others(path: Path, header: reader.TfliteHeader) -> None:
         window, plain = litert.near_of(key) or (decode.inputs["mask"].shape[-1] if decode else 0, key)
         if set(inputs) - set(cache) != wanted or not cache or tokens is None or len(tokens.shape) < 2:
             reason = f"{key} takes {', '.join(inputs)[:200]}"
-        elif not set(cache) <= set(signature.outputs) or (plain == "decode" and logits is None):
+        elif not set(cache) <= set(signature.outputs) or ("prefill" not in plain and logits is None):
             reason = f"{key} gives {', '.join(signature.outputs)[:200]}"
         elif any(t.type != "float32" for n, t in inputs.items() if n not in {"tokens", "input_pos"}):
             reason = f"{key} takes something else than float32"
-        elif plain != "decode" and plain != f"prefill_{tokens.shape[1]}":
+        elif plain not in ("decode", f"prefill_{tokens.shape[1]}", f"{litert.AHEAD}{tokens.shape[1]}"):
             reason = f"{key} is no prefill of {tokens.shape[1]} tokens"
+        elif litert.is_ahead(key) and logits is not None and logits.shape[-2:-1] != (tokens.shape[1],):
+            reason = f"{key} gives no logits after each token"
         elif decode is not None and (
             any(decode.inputs[n].shape != shape for n, shape in cache.items() if n in decode.inputs)
             or inputs["mask"].shape[-1:] != (window,)
