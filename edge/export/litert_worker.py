@@ -5,7 +5,7 @@ python -m edge.export.litert_worker vision CHECKPOINT TO SIDE
 python -m edge.export.litert_worker quantize FROM TO RECIPE.json [near|whole]
 
 GRAPHS is JSON, {"512": [16, 128], "2048": [128]}: for each window on the cache, the sizes of its prefills.
-AHEAD too: [2048, 8], the window of a graph that gives logits after each of its tokens, and how many it takes; or null.
+AHEAD too: [1024, 8], the window of a graph that gives logits after each of its tokens, and how many it takes; or null.
 """
 
 from __future__ import annotations

@@ -39,9 +39,9 @@ def test_rows_of_a_picture_that_see_each_other_have_a_prefill_that_sees_everythi
 
 
 @pytest.mark.parametrize(
-    ("context_length", "ahead"), [(8, None), (50, (50, 8)), (512, (512, 8)), (2048, (2048, 8)), (4096, (2048, 8))]
+    ("context_length", "ahead"), [(8, None), (50, (50, 8)), (512, (512, 8)), (700, (700, 8)), (4096, (1024, 8))]
 )
-def test_one_graph_looks_ahead_and_sees_2048_rows_at_most(context_length, ahead):
+def test_one_graph_looks_ahead_and_sees_1024_rows_at_most(context_length, ahead):
     dense = SimpleNamespace(config={}, model_type="llama")
     assert tflite._ahead(dense, tflite._graphs(dense, context_length)) == ahead
 
