@@ -34,8 +34,8 @@ PREFILLS = (64,)
 # Rows of the cache that graphs see which do not see all of it (`edge.export.litert_near`).
 NEAR = (512, 2048, 8192, 32768)
 
-# Tokens whose logits one graph gives at once, and how much of the cache it sees at most. One is all there is of its kind,
-# for it takes memory as the others do: of SmolLM2-135M, what `decode` takes behind 512 tokens, twice that before.
+# Tokens whose logits one graph gives at once, and how much of the cache it sees at most. There is one of its kind,
+# for it takes memory as the others do. Behind 512 tokens it takes about as long as one token, before that twice.
 AHEAD, AHEAD_SEES = 8, 1024
 
 
