@@ -11,7 +11,7 @@ from edge.errors import InputError, UsageError
 from edge.runtimes import integrity
 from edge.runtimes.chat_template import ChatTemplate
 from edge.runtimes.engines.echo import EchoSession
-from edge.runtimes.model import open_bundle
+from edge.runtimes.model import Model, open_bundle
 from edge.runtimes.prompt import encode_chat, special_tokens
 from edge.runtimes.session import ContextFull, Sampling
 from edge.runtimes.tokenizer import Tokenizer
@@ -53,6 +53,37 @@ def test_a_question_is_answered_and_measured(folder):
     between_s = (pieces[-1].time_ns - pieces[0].time_ns) / 1e9
     assert stats.tokens_per_second == pytest.approx((len(ids) - 1) / between_s)
     assert 0 < stats.ttft_ms <= stats.total_ms
+
+
+class Peeking(EchoSession):
+    """Knows what it would say after several tokens."""
+
+    peeks = 4
+
+    def peek(self, tokens):
+        rows = [self.feed([token]) for token in tokens]
+        self.rewind(self.position - len(tokens))
+        self.waiting = list(tokens)
+        return rows
+
+    def take(self):
+        self._append([self.waiting.pop(0)])
+
+
+@pytest.mark.parametrize("looks_up", [True, False])
+def test_guesses_are_counted_and_can_be_left_out(folder, looks_up):
+    words = "again and again and once more " * 3
+    with open_bundle(folder) as plain:
+        wanted = [p.token_id for p in plain.generate(words)]
+        session = Peeking(plain.bundle.vocab_size, plain.context_length, STOP)
+        model = Model(folder, plain.bundle, session, tokenizer=plain.tokenizer)
+        model.looks_up = looks_up
+        assert [p.token_id for p in model.generate(words)] == wanted
+        assert (model.stats.guessed_tokens >= model.stats.accepted_tokens > 0) is looks_up
+        # What it holds is what was said, so that the next turn goes on from there.
+        assert len(model.held) == session.position == model.stats.prompt_tokens + len(wanted)
+        assert model.another().looks_up is looks_up
+        assert plain.stats.guessed_tokens == 0
 
 
 def test_the_public_name_opens_bundles(folder):
