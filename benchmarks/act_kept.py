@@ -27,6 +27,7 @@ from benchmarks.race import RESULTS
 from edge.export.training.act import requests
 from edge.export.training.act.requests import Case
 from edge.export.training.act.score import of, right
+from edge.export.zoo._assemble import ADAPTERS
 from edge.runtimes.chat_template import ChatTemplate
 from edge.runtimes.grammar import Grammar, Grammars
 from edge.runtimes.session import Mask, Sampling, generate
@@ -47,6 +48,11 @@ class Asked:
     case: Case
     prompt: tuple[int, ...]
 
+    @property
+    def number(self) -> int:
+        """Which case of its split it is."""
+        return int(self.id.rpartition("-")[2])
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -66,11 +72,12 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=KEPT)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--splits", nargs="+", choices=requests.SPLITS, default=requests.SPLITS, help="only these")
+    parser.add_argument("--cases", type=int, default=_CASES, metavar="N", help="only the first N of each split")
     parser.add_argument("--ask-all", action="store_true", help="only see whether a grammar changes sound answers")
     args = parser.parse_args()
     for subject in [_bundle(b, args.threads) for b in args.bundles] or [_source()]:
         with subject as (who, tokenizer, template):
-            asked = [a for a in _asked(tokenizer, template) if a.case.split in args.splits]
+            asked = [a for a in _asked(tokenizer, template) if a.case.split in args.splits and a.number < args.cases]
             if args.ask_all:
                 _ask_all(who, asked[::4], tokenizer)
                 continue
@@ -89,13 +96,13 @@ def kept(path: Path = KEPT) -> list[dict[str, Any]]:
 
 
 def _asked(tokenizer: Tokenizer, template: ChatTemplate) -> list[Asked]:
-    """All cases, those of a length together."""
+    """All cases, the splits in turn: a run that was stopped has seen some of each."""
     found = []
     for split in requests.SPLITS:
         for n, case in enumerate(requests.held_out(split, of(split, _CASES))):
             text = template.render(list(case.messages), tools=list(case.tools))
             found.append(Asked(f"{split}-{n}", case, tuple(tokenizer.encode(text))))
-    return sorted(found, key=lambda a: (a.case.split not in ("known", "unseen"), len(a.prompt)))
+    return sorted(found, key=lambda a: a.number)
 
 
 def _judged(who: Subject, one: Asked, ids: list[int], tokenizer: Tokenizer) -> dict[str, Any]:
@@ -177,34 +184,42 @@ def _source() -> Iterator[tuple[Subject, Tokenizer, ChatTemplate]]:
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
-    """For each subject, without and with the grammar, how many cases of each split are right, and what can be read."""
-    heads = ("", *requests.SPLITS, "all", "against the source", "has a form that can be read")
+    """For each subject, without and with the grammar, how many cases of each split are right, and what can be read.
+
+    The source stands there as its card has it, too. Cases are compared one by one where it answered the same ones.
+    """
+    splits = [s for s in requests.SPLITS if any(r["split"] == s for r in records)]
+    card = json.loads((ADAPTERS / "smollm2-act" / "score.json").read_text(encoding="utf-8"))["exact"]
+    heads = ("", *splits, "against the source, case by case", "can be read")
     rows = [heads, ("---",) * len(heads)]
+    rows.append(("source, as on its card", *(_of(card[s]["right"], card[s]["of"]) for s in splits), "", ""))
     names = list(dict.fromkeys(r["subject"] for r in records))
     for name in sorted(names, key=lambda n: (n != SOURCE, n)):
         for more, says in (("", "no grammar"), ("_held", "grammar")):
             own = {r["id"]: r for r in records if r["subject"] == name}
             theirs = {r["id"]: r for r in records if r["subject"] == SOURCE and r["id"] in own}
-            counted = [[r["right" + more] for r in own.values() if r["split"] == s] for s in requests.SPLITS]
+            counted = [[r["right" + more] for r in own.values() if r["split"] == s] for s in splits]
+            compared = name != SOURCE and theirs.keys() == own.keys()
             rows.append((
-                f"{name}, {says}", *map(_share, counted), _share([r["right" + more] for r in own.values()]),
-                "" if name == SOURCE else _difference(own, theirs, more),
+                f"{name}, {says}", *map(_share, counted), _difference(own, theirs, more) if compared else "",
                 _share([r["sound" + more] for r in own.values()]),
             ))  # fmt: skip
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def _difference(own: Mapping[str, Any], theirs: Mapping[str, Any], more: str) -> str:
-    """By how many points, of the cases that both answered, and which way."""
+    """By how many points of all cases, and which way."""
     both = [(own[i]["right" + more], theirs[i]["right" + more]) for i in theirs]
-    if not both:
-        return ""
     lost, won = sum(b and not a for a, b in both), sum(a and not b for a, b in both)
     return f"{100 * (won - lost) / len(both):+.1f} points: {lost} lost, {won} won"
 
 
 def _share(right: Sequence[bool]) -> str:
-    return f"{sum(right)} of {len(right)} ({100 * sum(right) / len(right):.1f} %)" if right else ""
+    return _of(sum(right), len(right))
+
+
+def _of(some: int, of_all: int) -> str:
+    return f"{some} of {of_all} ({100 * some / of_all:.1f} %)" if of_all else ""
 
 
 if __name__ == "__main__":
