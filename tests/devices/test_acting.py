@@ -24,7 +24,8 @@ from edge.runtimes.act.audit import Audit
 from edge.runtimes.act.executors import builtin
 from edge.runtimes.act.journal import Journal
 from tests.runtimes.act.test_mind import SHOWS, told
-from tests.tiny_bundle import tiny_bundle
+from tests.runtimes.test_sight import PARTS
+from tests.tiny_bundle import IMAGE, tiny_bundle
 
 READ = told("read_file", path="todo.txt")
 DELETE = told("delete_file", path="todo.txt")
@@ -186,6 +187,19 @@ def test_a_manifest_goes_along_and_files_are_read_here(far, act, tmp_path):
     assert "there is no file" in act("tiny", READ, "--image", str(tmp_path / "no.png"))[2]
     (tmp_path / "a.png").write_bytes(b"x")
     assert "does not see pictures" in act("tiny", READ, "--image", str(tmp_path / "a.png"))[2]
+
+
+def test_a_picture_can_be_looked_at_here(far, act, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    image.new("RGB", (4, 4), "red").save(tmp_path / "door.png")
+    tiny_bundle(tmp_path / "eye", template=PARTS, image=IMAGE)
+    append = told("append_file", path="todo.txt", text="it")
+    code, _, err = act(
+        "tiny", append, "--dry-run", "--image", str(tmp_path / "door.png"), "--seen-by", str(tmp_path / "eye")
+    )
+    assert code == 0
+    assert "seen in door.png: " in err
+    assert "say what it says." in err.partition("would: ")[2]  # the tiny bundle says what it is told
 
 
 def test_a_wrong_manifest_is_refused_before_the_device_is_reached(act, tmp_path, monkeypatch):
