@@ -174,12 +174,22 @@ def _show(args: argparse.Namespace, sweep: Sweep, lines: Sequence[Mapping[str, A
     _note(found)
     failed = [line for line in found if line["status"] == FAILED]
     if failed:
-        reasons = "".join(f"\n  {line['model']} {line['label']}: {line['why']}" for line in failed)
         raise EdgeError(
-            f"{len(failed)} of {len(found)} cells failed:{reasons}",
+            f"{len(failed)} of {len(found)} cells failed:\n  " + "\n  ".join(_reasons(failed)),
             hint="the others are done; run it again to try these",
         )
     return 0
+
+
+def _reasons(failed: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each reason once, with the cells that it is of."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for line in failed:
+        by_reason.setdefault((line["model"], line["why"]), []).append(line["label"])
+    return [
+        f"{model} {labels[0] if len(labels) == 1 else f'({len(labels)} cells)'}: {why}"
+        for (model, why), labels in by_reason.items()
+    ]
 
 
 def _note(lines: Sequence[Mapping[str, Any]]) -> None:
@@ -187,7 +197,8 @@ def _note(lines: Sequence[Mapping[str, Any]]) -> None:
     notes = [n for line in lines for made in line["predictions"].values() for n in made["notes"]]
     if any("made_kld" in line for line in lines):
         notes.append(
-            "about: of a student, or with fewer experts, its own divergence from its source was added to the export's"
+            "about: of a student, or with fewer experts, its own divergence from its source was added to the export's; "
+            "top tokens kept are those of what was made"
         )
     for note in dict.fromkeys(notes):
         print(f"edge: {note}", file=sys.stderr)

@@ -44,8 +44,8 @@ def _plot(
     if not at:
         return None
     rows = [
-        Point(line["label"], line["bundle"]["format"], x, y,
-              f"{line['label']}: {x:.4g}, {y:.2g} nats, gate: {line['status']}")
+        Point(line["label"] if line["status"] == "passed" else f"{line['label']} ({line['status']})",
+              line["bundle"]["format"], x, y, f"{line['label']}: {x:.4g}, {y:.2g} nats, gate: {line['status']}")
         for x, y, line in at
     ]  # fmt: skip
     return points(
@@ -87,4 +87,11 @@ def _said(made: Mapping[str, Any] | None) -> str:
     if made["against"]:
         return "; ".join(made["against"])
     speed = made["tokens_per_s"]
-    return f"{speed['expected']:.3g} ({speed['low']:.3g} to {speed['high']:.3g})" if speed else "not known"
+    if not speed:
+        return "not known"
+    low, middle, high = (_number(speed[name]) for name in ("low", "expected", "high"))
+    return f"{middle} ({low} to {high})"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

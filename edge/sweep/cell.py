@@ -39,9 +39,10 @@ class Cell:
     @property
     def label(self) -> str:
         """What it is beside its model, in a few words."""
-        how = self.quantization or " ".join([*(f"{name} {value}" for name, value in self.bounds), self.device or ""])
+        bounds = [f"{name} {value}" for name, value in self.bounds]
+        how = self.quantization or " ".join([*bounds, f"on {_last(self.device)}" if self.device else ""])
         also = [
-            f"from {self.distill}" if self.distill else "",
+            f"from {_last(self.distill)}" if self.distill else "",
             f"{self.experts} experts" if self.experts else "",
             f"kv {self.kv}" if self.kv else "",
         ]
@@ -85,3 +86,8 @@ def from_record(data: Mapping[str, Any]) -> Cell:
     known = {f.name for f in fields(Cell)}
     given = {name: value for name, value in data.items() if name in known}
     return Cell(**{**given, "bounds": tuple(dict(data.get("bounds", {})).items())})
+
+
+def _last(name: str) -> str:
+    """A path by its last part: where it lies stands in the command."""
+    return name.rsplit("/", 1)[-1]

@@ -20,7 +20,8 @@ from edge.sweep.prepare import Task, edition
 
 _CONNECT_S = 10.0
 _WORKERS_S = 60.0  # for a first worker to appear, and for another one when all have gone
-_LOOK_S = 0.2
+_LOOK_S = 0.4
+_TALKATIVE = ("distributed", "tornado", "asyncio")  # they tell with tracebacks what we say in a line
 
 
 class Cluster:
@@ -33,8 +34,8 @@ class Cluster:
         require("distributed", extra="sweep", purpose="a sweep on a cluster")
         import distributed
 
-        for name in ("distributed", "tornado"):  # they tell at length what we say in one line
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _TALKATIVE]:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         self._address, self._progress, self._workers_s = address, progress, workers_s
         try:
             self._client: Any = distributed.Client(address, timeout=_CONNECT_S, set_as_default=False, name="edge-sweep")

@@ -8,6 +8,7 @@ from typing import Any
 from edge.sweep.results import PASSED
 
 SIZE = "size"
+_WHY = 70  # characters of a reason that the table has room for
 
 
 def divergence(line: Mapping[str, Any]) -> float | None:
@@ -47,7 +48,7 @@ def _mark(rivals: Sequence[dict[str, Any]], name: str, cost: Mapping[int, float]
 
 def table(lines: Sequence[Mapping[str, Any]], devices: Sequence[str]) -> str:
     """All cells, model by model; a star stands where nothing of the same model beats it."""
-    rows = [("model", "export", "size", "mean KLD", "top tokens kept", "gate", *devices, "took")]
+    rows = [("model", "export", "size", "mean KLD", "top tokens kept", "gate", *devices, "took", "")]
     for line in lines:
         star = {name: "*" for name in line["front"]}
         size, kept, far = line.get("size_bytes"), line.get("agreement"), line["divergence"]
@@ -61,6 +62,7 @@ def table(lines: Sequence[Mapping[str, Any]], devices: Sequence[str]) -> str:
                 line["status"],
                 *(_answers(line["predictions"].get(d)) + star.get(d, "") for d in devices),
                 f"{line['time_s']:.0f} s" if "time_s" in line else "",
+                _why(line),
             )
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -76,7 +78,18 @@ def _answers(made: Mapping[str, Any] | None) -> str:
     speed = made["tokens_per_s"]
     if speed is None:
         return memory
-    return f"{speed['expected']:.3g} tok/s ({speed['low']:.3g} to {speed['high']:.3g}), {memory}"
+    low, middle, high = (_number(speed[name]) for name in ("low", "expected", "high"))
+    return f"{middle} tok/s ({low} to {high}), {memory}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _why(line: Mapping[str, Any]) -> str:
+    """Why it did not pass, cut to a line."""
+    words = str(line.get("why") or next(iter(line.get("gate", {}).get("failures", ())), "")).partition("\n")[0]
+    return words if len(words) <= _WHY else f"{words[: _WHY - 1]}…"
 
 
 def _short(model: str) -> str:

@@ -12,6 +12,7 @@ from edge.runtimes.cores import physical_cores
 from edge.sweep import child
 from edge.sweep.order import Place, Running
 from edge.sweep.prepare import Task
+from edge.sweep.results import FAILED
 
 
 class Local:
@@ -39,8 +40,8 @@ class Local:
                 outcome = child.work(request, running.cores, unwanted=self._stop.is_set)
             except child.Stopped:
                 return
-            except OSError as err:  # no process, no file for its log
-                outcome = {"status": "failed", "why": f"it could not be started: {err}"}
+            except Exception as err:  # noqa: BLE001 - no process, no file for its log: a sweep must not wait for ever
+                outcome = {"status": FAILED, "why": f"it could not be started: {type(err).__name__}: {err}"}
             self._ended.put((running.task, outcome))
 
         thread = threading.Thread(target=work, daemon=True)

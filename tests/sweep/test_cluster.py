@@ -91,7 +91,7 @@ def test_cells_are_done_and_a_workers_death_costs_nothing(rig, sweep):
     assert second.poll() is None
 
 
-def test_a_scheduler_that_goes_away_ends_the_sweep_and_keeps_its_lines(rig, sweep):
+def test_a_scheduler_that_goes_away_ends_the_sweep_and_keeps_its_lines(rig, sweep, capfd):
     rig.worker()
     going = sweep([task("a"), task("slow")])
     [pid] = rig.began("slow")
@@ -101,6 +101,7 @@ def test_a_scheduler_that_goes_away_ends_the_sweep_and_keeps_its_lines(rig, swee
     assert "went away" in str(going.error)
     assert "results so far are kept" in str(going.error)
     assert gone(pid)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_what_is_stopped_here_is_ended_there(rig, sweep, monkeypatch):

@@ -69,7 +69,9 @@ def test_the_table_has_every_cell():
     assert "too large" in rows[2]
     assert "about 0.11" in rows[2]
     assert rows[3].startswith("m ")
-    assert rows[3].endswith("failed")
+    refused = line("q4", status="refused", gate={"failures": ["word " * 20]})
+    assert front.table(front.marked([refused], []), []).endswith("word…")
+    assert rows[3].endswith("it <broke>")
 
 
 def test_the_page_is_whole_and_escapes_what_it_shows():
