@@ -8,16 +8,19 @@ so such a cluster belongs into a network that one trusts.
 from __future__ import annotations
 
 import logging
+import re
+import socket
 import time
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from edge.errors import EdgeError, require
+from edge.errors import EdgeError, UsageError, require
 from edge.progress import Progress
 from edge.sweep.order import Place, Running
 from edge.sweep.prepare import Task, edition
 
+_TCP = "tcp://"
 _CONNECT_S = 10.0
 _WORKERS_S = 60.0  # for a first worker to appear, and for another one when all have gone
 _LOOK_S = 0.4
@@ -27,7 +30,8 @@ _TALKATIVE = ("distributed", "tornado", "asyncio")  # they tell with tracebacks 
 class Cluster:
     """The workers behind a scheduler's address, those that come and go meanwhile included.
 
-    Raises `EdgeError` when the scheduler cannot be reached, or goes away, or has no worker that can do the work.
+    Raises `EdgeError` when the scheduler cannot be reached, or goes away, or has no worker that can do the work, and
+    `UsageError` for an address that is none.
     """
 
     def __init__(self, address: str, progress: Progress, *, workers_s: float = _WORKERS_S) -> None:
@@ -36,12 +40,15 @@ class Cluster:
 
         for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _TALKATIVE]:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        address = _sound(address)
         self._address, self._progress, self._workers_s = address, progress, workers_s
         try:
+            host, _, port = address.removeprefix(_TCP).rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
             self._client: Any = distributed.Client(address, timeout=_CONNECT_S, set_as_default=False, name="edge-sweep")
         except (OSError, ValueError, TimeoutError) as err:
             raise EdgeError(
-                f"no scheduler answers at {address}: {str(err).splitlines()[0] if str(err) else type(err).__name__}",
+                f"no scheduler answers at {address}: {(str(err) or type(err).__name__).splitlines()[0]}",
                 hint="start one with: dask scheduler; and on each machine: dask worker ADDRESS. "
                 "Without --cluster the sweep runs here; results so far are kept",
             ) from err
@@ -166,6 +173,14 @@ class Cluster:
                 f"all workers of {self._address} that can be used have gone, and none came in {self._workers_s:.0f} s",
                 hint=f"results so far are kept: start some (dask worker {self._address}), and run it again",
             )
+
+
+def _sound(address: str) -> str:
+    """`tcp://HOST:PORT`; without the first part it is put there. Dask takes long over one that makes no sense."""
+    found = re.fullmatch(r"(?:tcp://)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})", address)
+    if found is None or not 0 < int(found[2]) < 1 << 16:
+        raise UsageError(f"{address!r} is no address of a scheduler", hint="write it like this: tcp://127.0.0.1:8786")
+    return f"{_TCP}{found[1]}:{found[2]}"
 
 
 def _place(address: str, about: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> Place:

@@ -125,6 +125,9 @@ def test_ctrl_c_says_how_far_it_came(edge, tmp_path, monkeypatch):
     [
         (("--jobs", "0"), "--jobs must be 1 or more"),
         (("--jobs", "2", "--cluster", "tcp://127.0.0.1:1"), "--jobs is for this machine"),
+        (("--cluster", "127.0.0.1"), "'127.0.0.1' is no address of a scheduler\n  write it like this: tcp://"),
+        (("--cluster", "http://127.0.0.1:80"), "is no address of a scheduler"),
+        (("--cluster", "127.0.0.1:99999"), "is no address of a scheduler"),
         (("--dry-run", "--plot", "x.html"), "--plot is for what was measured"),
     ],
 )
