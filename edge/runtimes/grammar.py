@@ -180,13 +180,17 @@ class _Held:
         return token < self._engine.inner.vocab_size and self._matcher.validate_tokens([token]) == 1
 
     def _drawn(self, logits: np.ndarray, out: Sequence[int]) -> int:
+        """As `pick` would draw it, were the logits of all other tokens minus infinity; those are mostly many."""
         import numpy as np
 
-        may = allowed(self._matcher, self._engine.inner.vocab_size)
-        masked = np.full_like(logits, -np.inf)
-        n = min(len(logits), len(may))
-        np.copyto(masked[:n], logits[:n], where=may[:n])
-        return pick(masked, self._sampling, out, self._rng)
+        # A model's vocabulary may be padded, or end before the tokenizer's.
+        may = np.flatnonzero(allowed(self._matcher, min(len(logits), self._engine.inner.vocab_size)))
+        again: list[int] = []
+        if self._sampling.repeat_penalty != 1:
+            said = sorted(set(out))
+            at = np.searchsorted(may, said).tolist()
+            again = [i for i, token in zip(at, said, strict=True) if i < len(may) and may[i] == token]
+        return int(may[pick(logits[may], self._sampling, again, self._rng)])
 
     def _in_time(self, drawn: int, left: int) -> int:
         """What was drawn, if an end can be reached behind it in `left` tokens, the one that ends included.

@@ -16,6 +16,7 @@ from edge.errors import EdgeError, UsageError
 from edge.runtimes import tool_calls
 from edge.runtimes.engines.echo import EchoSession
 from edge.runtimes.grammar import Grammar, Grammars
+from edge.runtimes.nearest_end import allowed
 from edge.runtimes.session import Sampling, generate, pick
 from edge.runtimes.tokenizer import Tokenizer
 from tests.tiny_bundle import STOP, tiny_tokenizer
@@ -177,6 +178,31 @@ def test_greedy_and_masked_take_the_same_token() -> None:
         logits = rng.standard_normal(300).astype(np.float32)
         # A penalty of nothing, but it keeps from the short cut.
         assert grammar.mask(Sampling())(logits, []) == grammar.mask(Sampling(repeat_penalty=1.0000001))(logits, [])
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(0, 2**32), st.sampled_from([0.0, 0.7]), st.sampled_from([0, 3]), st.sampled_from([1.0, 0.8]),
+    st.sampled_from([1.0, 1.4]),
+)  # fmt: skip
+def test_tokens_are_drawn_as_if_others_could_not_come(
+    seed: int, heat: float, top_k: int, top_p: float, penalty: float
+) -> None:
+    grammar = grammars().schema({"type": "array", "items": {"type": "string"}, "minItems": 1})
+    sampling = Sampling(temperature=heat, top_k=top_k, top_p=top_p, repeat_penalty=penalty, seed=seed)
+    mask, matcher, plain = grammar.mask(sampling), grammar.engine.matcher(grammar.source), np.random.default_rng(seed)
+    noise, out = np.random.default_rng(seed + 1), []
+    for _ in range(12):
+        logits = noise.standard_normal(grammar.engine.tokenizer.vocab_size + 5).astype(np.float32)
+        may = allowed(matcher, grammar.engine.inner.vocab_size)
+        masked = np.full_like(logits, -np.inf)
+        masked[: len(may)][may] = logits[: len(may)][may]
+        drawn = mask(logits, out)
+        assert drawn == pick(masked, sampling, out, plain)
+        if drawn == STOP:
+            break
+        out.append(drawn)
+        matcher.consume_token(drawn)
 
 
 def fewest(grammar: Grammar) -> int:
