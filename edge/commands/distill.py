@@ -1,7 +1,8 @@
 """Make a smaller student of a model, and let it learn from its teacher.
 
 SOURCE is the teacher: what edge export takes. The student is a Hugging Face folder below -o, to be looked at, used, or
-exported. How it is made stands in a recipe: a TOML file, or one of those that ship with edge (english-chat, half).
+exported. How it is made stands in a recipe: a TOML file, or one of those that ship with edge (english-chat,
+english-chat-small, half).
 Without text of yours the teacher writes what is learned from. A run that was stopped goes on where it was.
 
 How far the student is from its teacher on held-out text is measured and said, good or bad, and lies beside it in

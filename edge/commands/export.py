@@ -79,7 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out all but the N experts of each layer that are used most",
     )
     parser.add_argument(
-        "--distill", metavar="R", help="make a smaller student first, by a recipe: a TOML file, or english-chat, half"
+        "--distill",
+        metavar="R",
+        help="make a smaller student first, by a recipe: a TOML file, or english-chat, english-chat-small, half",
     )
     parser.add_argument("--no-calibration", action="store_true", help="quantize without looking at any text")
     parser.add_argument("--held-out", type=Path, metavar="FILE", help="text to judge by (default: our own)")
