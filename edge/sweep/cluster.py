@@ -22,6 +22,7 @@ from edge.sweep.prepare import Task, edition
 
 _TCP = "tcp://"
 _CONNECT_S = 10.0
+_GREETING_BYTES = 1 << 20  # that of 2026 has about 300
 _WORKERS_S = 60.0  # for a first worker to appear, and for another one when all have gone
 _LOOK_S = 0.4
 _TALKATIVE = ("distributed", "tornado", "asyncio")  # they tell with tracebacks what we say in a line
@@ -43,8 +44,7 @@ class Cluster:
         address = _sound(address)
         self._address, self._progress, self._workers_s = address, progress, workers_s
         try:
-            host, _, port = address.removeprefix(_TCP).rpartition(":")
-            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+            _heard(address)
             self._client: Any = distributed.Client(address, timeout=_CONNECT_S, set_as_default=False, name="edge-sweep")
         except (OSError, ValueError, TimeoutError) as err:
             raise EdgeError(
@@ -173,6 +173,19 @@ class Cluster:
                 f"all workers of {self._address} that can be used have gone, and none came in {self._workers_s:.0f} s",
                 hint=f"results so far are kept: start some (dask worker {self._address}), and run it again",
             )
+
+
+def _heard(address: str) -> None:
+    """Wait for the first words of a scheduler; raises `OSError` when none come, or others.
+
+    Dask's client waits for them without an end. Whoever accepts a connection says at once how long its greeting is
+    (eight bytes, little-endian): what other programs say first, taken as a length, is beyond any greeting.
+    """
+    host, _, port = address.removeprefix(_TCP).rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S) as connection:
+        said = connection.recv(8, socket.MSG_WAITALL)
+    if len(said) < 8 or int.from_bytes(said, "little") > _GREETING_BYTES:
+        raise OSError("what listens there is no scheduler")
 
 
 def _sound(address: str) -> str:

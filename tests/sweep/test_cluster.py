@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -179,10 +180,26 @@ def test_two_workers_of_one_machine_share_its_cache_and_have_their_own_cores(rig
 def test_no_scheduler_is_a_clear_error(monkeypatch):
     with pytest.raises(EdgeError, match=r"no scheduler answers at tcp://127.0.0.1:9: .*refused(.|\n)*dask scheduler"):
         cluster.Cluster("127.0.0.1:9", Silent())
-    monkeypatch.setattr(cluster, "_CONNECT_S", 1.0)
-    with socket.create_server(("127.0.0.1", 0)) as deaf:  # something else listens there
-        address = f"tcp://127.0.0.1:{deaf.getsockname()[1]}"
-        with pytest.raises(EdgeError, match=f"no scheduler answers at {address}"):
+
+
+@pytest.mark.parametrize(
+    ("says", "reason"),
+    [(b"", "timed out"), (b"SSH-2.0-OpenSSH_9.2\r\n", "what listens there is no scheduler"), (None, "no scheduler")],
+)
+def test_what_is_no_scheduler_is_not_waited_for(monkeypatch, says, reason):
+    monkeypatch.setattr(cluster, "_CONNECT_S", 0.5)
+
+    def answer(listening: socket.socket) -> None:
+        with listening.accept()[0] as connection:
+            if says is not None:  # else it hangs up
+                connection.sendall(says)
+                with contextlib.suppress(ConnectionResetError):
+                    connection.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        threading.Thread(target=answer, args=(other,), daemon=True).start()
+        address = f"tcp://127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(EdgeError, match=f"no scheduler answers at {address}: .*{reason}"):
             cluster.Cluster(address, Silent())
 
 
