@@ -201,12 +201,14 @@ def _onnxruntime(matrix: np.ndarray, bits: int, block_size: int, method: str) ->
     import contextlib
     import io
     import logging
+    import warnings
 
     import numpy as np
     import onnx
     from onnxruntime.quantization import matmul_nbits_quantizer as nbits
 
-    logging.getLogger(nbits.__name__).setLevel(logging.ERROR)
+    for name in (nbits.__name__, "neural_compressor"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     n_out, n_blocks = matrix.shape[0], -(-matrix.shape[1] // block_size)
     made_blocks = n_blocks
     if method == "kquant" and n_blocks % 2:
@@ -231,7 +233,8 @@ def _onnxruntime(matrix: np.ndarray, bits: int, block_size: int, method: str) ->
     quantizer = nbits.MatMulNBitsQuantizer(
         model, bits=bits, block_size=block_size, is_symmetric=False, accuracy_level=4, algo_config=config
     )
-    with contextlib.redirect_stdout(io.StringIO()):  # it draws a progress bar of its own
+    # It draws a progress bar of its own, and numpy and torch have things to say that are not for our users.
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
         quantizer.process()
     made = quantizer.model.model
     product = next(n for n in made.graph.node if n.op_type == "MatMulNBits")
