@@ -134,7 +134,7 @@ def convert(checkpoint: Path, format_name: str, work: Path) -> Result:
     if source.family == "vlm":
         features = _rounded(record["pictures"]["features"]["relative_rms"])
         nmse, (same, n) = record["pictures"]["logits"]["nmse"], _greedy_seeing(source, model, exported.folder)
-        nmse_8bit = _nmse_seeing(source, model, small.folder)
+        nmse_8bit = nmse_seeing(source, model, small.folder)
     else:
         features, nmse = None, record["logits"]["nmse"]
         same, n = _greedy(model, exported.folder, length)
@@ -216,7 +216,7 @@ def _greedy(model: Any, folder: Path, length: int) -> tuple[int, int]:
     return same, N_GREEDY
 
 
-def _nmse_seeing(checkpoint: Checkpoint, model: Any, folder: Path) -> float:
+def nmse_seeing(checkpoint: Checkpoint, model: Any, folder: Path) -> float:
     """The error of logits of words after pictures."""
     import numpy as np
 

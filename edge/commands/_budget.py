@@ -48,9 +48,8 @@ def asked(args: argparse.Namespace) -> bool:
         raise UsageError(
             f"{given[0]} chooses the quantization, and --quant {args.quant} names one", hint="leave out one of them"
         )
-    for name, value in (("--or-better", args.or_better), ("--kv", args.kv)):
-        if value:
-            raise UsageError(f"{name} cannot go with a budget", hint=f"leave out {name}")
+    if args.or_better:
+        raise UsageError("--or-better cannot go with a budget", hint="leave out --or-better")
     return True
 
 
@@ -91,20 +90,21 @@ def _expect(args: argparse.Namespace, min_tokens_per_s: float | None) -> Expect:
 
 
 def show(args: argparse.Namespace, plans: list[Plan]) -> None:
-    """The plans, as the other options ask: a page, a table on a terminal, or JSON of a dry run."""
+    """The plans, as the other options ask: a page, a table on a terminal, or JSON of a dry run or of what cannot be."""
     from edge.export.planner import say
 
-    if args.plot is not None:
+    if args.plot is not None and plans:
         from edge.report import plan_page
 
         args.plot.write_text(plan_page.page([plan.record() for plan in plans]), encoding="utf-8")
     if args.json:
-        if args.dry_run:
+        if plans and (args.dry_run or not all(plan.fits for plan in plans)):
             print(json.dumps({"plans": [plan.record() for plan in plans]}, indent=2))
         return
     if args.dry_run or sys.stdout.isatty():
         for plan in plans:
             print(say.table(plan))
-            print(" ".join(plan.sentences))
+            if plan.fits:  # else the error says it
+                print(" ".join(plan.sentences))
     for note in dict.fromkeys(note for plan in plans for note in plan.notes):
         print(f"edge: {note}", file=sys.stderr)

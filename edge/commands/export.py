@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.commands import _budget
+from edge.errors import BudgetError
 from edge.find import names
 
 if TYPE_CHECKING:
@@ -114,29 +115,34 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run and not planned:
         return _need(args, formats)
     make = _budget.maker(args, plans) if planned else None
-    with _progress.shown(quiet=args.quiet) as progress:
-        done = pipeline.export(
-            args.source,
-            args.output,
-            formats=formats,
-            quantization=args.quant,
-            also=tuple(filter(None, args.also.split(","))),
-            gate=not args.no_gate,
-            or_better=args.or_better,
-            context_length=args.context,
-            calibration=args.calibration,
-            held_out=args.held_out,
-            calibrate=not args.no_calibration,
-            name=args.name,
-            keep_experts=args.experts,
-            distill=args.distill,
-            exporter=args.exporter,
-            kv=args.kv,
-            make=make,
-            replace_existing=args.replace,
-            time_limit_s=None if args.time_limit is None else 60 * args.time_limit,
-            progress=progress,
-        )
+    try:
+        with _progress.shown(quiet=args.quiet) as progress:
+            done = pipeline.export(
+                args.source,
+                args.output,
+                formats=formats,
+                quantization=args.quant,
+                also=tuple(filter(None, args.also.split(","))),
+                gate=not args.no_gate,
+                or_better=args.or_better,
+                context_length=args.context,
+                calibration=args.calibration,
+                held_out=args.held_out,
+                calibrate=not args.no_calibration,
+                name=args.name,
+                keep_experts=args.experts,
+                distill=args.distill,
+                exporter=args.exporter,
+                kv=args.kv,
+                make=make,
+                leave_out=args.format == _budget.AUTO,
+                replace_existing=args.replace,
+                time_limit_s=None if args.time_limit is None else 60 * args.time_limit,
+                progress=progress,
+            )
+    except BudgetError:
+        _budget.show(args, plans)
+        raise
     if planned:
         _budget.show(args, plans)
     if args.json and done:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # to four times that, and a thousandth is what they may cost.
 CHEAP_KLD = 2e-4
 _MOST_WIDE = 0.25  # of all layers
+_WIDE_BYTES = 4  # of an element of a layer that is kept
 _ROWS_BYTES = 256 << 20  # of keys and values that scales are chosen from
 _CLIPS = 25  # candidates for a channel's scale, from 0.4 of its largest value to all of it
 _JUDGED_WINDOWS = 3
@@ -124,9 +125,22 @@ def wide(cost: Mapping[int, float]) -> tuple[int, ...]:
     """
     order = sorted(cost, key=lambda layer: cost[layer], reverse=True)
     n = 0
-    while n < int(_MOST_WIDE * len(order)) and sum(cost[layer] for layer in order[n:]) > CHEAP_KLD:
+    while n < _most_wide(len(order)) and sum(cost[layer] for layer in order[n:]) > CHEAP_KLD:
         n += 1
     return tuple(sorted(order[:n]))
+
+
+def most_element_bytes(n_layers: int) -> float:
+    """Of an element of the whole cache, on the average, when as many layers are kept as may be.
+
+    >>> most_element_bytes(30)
+    1.7
+    """
+    return 1 + (_WIDE_BYTES - 1) * _most_wide(n_layers) / n_layers
+
+
+def _most_wide(n_layers: int) -> int:
+    return int(_MOST_WIDE * n_layers)
 
 
 def narrow(graph: Graph, steps: Mapping[str, np.ndarray], keep: Sequence[int]) -> float:

@@ -74,7 +74,7 @@ class _Texts:
 
 
 @dataclass(frozen=True)
-class _Sight:
+class Sight:
     """The vision part of a checkpoint that sees: what belongs to it, and how pictures become pixels."""
 
     split: Split
@@ -87,7 +87,7 @@ class Order:
 
     checkpoint: Checkpoint
     text: Checkpoint
-    sight: _Sight | None
+    sight: Sight | None
     output: Path
     name: str
     context_length: int
@@ -124,6 +124,7 @@ def export(
     exporter: str | None = None,
     kv: str | None = None,
     make: Maker | None = None,
+    leave_out: bool = False,
     replace_existing: bool = False,
     time_limit_s: float | None = None,
     progress: Progress | None = None,
@@ -140,7 +141,8 @@ def export(
     calibration uses least. `distill` is a recipe, by which a smaller student is made first: a TOML file
     or the name of one that ships; bundles are then compared with the student, and say how far that is from its
     teacher. `gate=False` marks the bundles as unproven. `make` makes the bundles of what was prepared; with
-    `edge.export.within.within` they are planned for a budget, and `quantization` is not looked at.
+    `edge.export.within.within` they are planned for a budget, and `quantization` is not looked at. With `leave_out`,
+    formats that cannot be made of this source are left out, and it is said; one must remain.
 
     Every bundle that passes is published even when another fails. Raises `UsageError` for a
     request that makes no sense, `InputError` for damaged input, `EdgeError` when memory or
@@ -155,8 +157,7 @@ def export(
     output = Path(output).expanduser()
     jobs = [_job(format_name, quantization) for format_name in _unique(formats)]
     packings = _packings(also, jobs)
-    _check_exporter(exporter, jobs)
-    _check_cache(kv, jobs)
+    jobs = _able(jobs, lambda job: _check_asked(job, exporter, kv), leave_out, progress)
     recipe = _recipe(distill, keep_experts)
     progress.start(f"opening {source}")
     checkpoint = open_source(source, progress=progress)
@@ -169,18 +170,23 @@ def export(
     jobs = [_job(job.format, quantization, checkpoint.family) for job in jobs]
     name = _name(name or checkpoint.name + (f"-{keep_experts}-experts" if keep_experts else "") + _SHORT[kv])
     sight = _sight(checkpoint)
-    if sight:
-        for job in jobs:
-            load(_SEEING, job.format).check(checkpoint, sight.split, sight.rule)
     text = sight.split.text if sight else checkpoint
+
+    def fits(job: Job) -> None:
+        if sight:
+            load(_SEEING, job.format).check(checkpoint, sight.split, sight.rule)
+        if kv is not None:
+            job.module.narrow_element_bytes(text, calibrated=calibrate)
+        if calibrate:
+            _refuse_calibration(checkpoint, job)
+
+    jobs = _able(jobs, fits, leave_out, progress)
     length = _context_length(text, context_length)
     attention.check_frequencies(text, length)
     if not replace_existing and make is None:
         for job in jobs:
             refuse_existing(output / bundle_name(name, job))
     preflight.check(_need(checkpoint, jobs, gate, calibrate), output, time_limit_s=time_limit_s)
-    for job in jobs if calibrate else ():
-        _refuse_calibration(checkpoint, job)
     texts = _texts(checkpoint, calibration, held_out, calibrate)
     if keep_experts is not None:
         checkpoint, fewer = _with_fewer_experts(checkpoint, keep_experts, texts, progress)
@@ -204,18 +210,19 @@ def export(
     return (make or _each)(jobs, order, progress)
 
 
-def each(jobs: Iterable[Job], one: Callable[[Job], Exported]) -> tuple[Exported, ...]:
+def each(jobs: Iterable[Job], one: Callable[[Job], Exported | None]) -> tuple[Exported, ...]:
     """`one` of each job; what fails does not keep the others from being published, and is raised in the end."""
     done: list[Exported] = []
     failed: list[EdgeError] = []
     for job in jobs:
         try:
-            done.append(one(job))
+            done += filter(None, [one(job)])
         except (GateError, BudgetError) as err:
             failed.append(err)
     if failed:
         published = [f"published: {d.folder}" for d in done]
-        raise type(failed[0])(
+        kind = BudgetError if isinstance(failed[0], BudgetError) else GateError
+        raise kind(
             "\n".join([err.message for err in failed] + published), hint="\n  ".join(err.hint or "" for err in failed)
         )
     return tuple(done)
@@ -397,35 +404,44 @@ def _convert(job: Job, order: Order, progress: Progress) -> Artifact:
     return _join(job, order, order.sight, made, key, progress) if order.sight else made
 
 
-def _join(job: Job, order: Order, sight: _Sight, text: Artifact, text_key: str, progress: Progress) -> Artifact:
-    """The text part and the vision part as one. The vision part keeps 32 bits, or 16 when the text part has fewer."""
+def _join(job: Job, order: Order, sight: Sight, text: Artifact, text_key: str, progress: Progress) -> Artifact:
+    """The text part and the vision part as one."""
     module = load(_SEEING, job.format)
-    checkpoint, split, rule = order.checkpoint, sight.split, sight.rule
-    half = job.kind.bits < 32
-    common = {"checkpoint": checkpoint.id, "rule": rule, "code": cache.code_of(module.__name__), "half": half}
-
-    def vision() -> Artifact:
-        return _stage(
-            f"{job.format}-vision",
-            cache.key(**common, libraries=cache.libraries()),
-            lambda folder: module.convert(checkpoint, split, rule, folder, half=half, progress=progress),
-        )
-
     return _stage(
         f"{job.format}-joined",
-        cache.key(**common, text=text_key),
-        lambda folder: module.join(text, vision(), checkpoint, split, rule, folder),
+        cache.key(**_of_vision(job, order, sight), text=text_key),
+        lambda folder: module.join(
+            text, vision(job, order, sight, progress), order.checkpoint, sight.split, sight.rule, folder
+        ),
     )
 
 
-def _sight(checkpoint: Checkpoint) -> _Sight | None:
+def vision(job: Job, order: Order, sight: Sight, progress: Progress) -> Artifact:
+    """The vision part, from the cache or made now: in 32 bits, or in 16 when the text part has fewer."""
+    common = _of_vision(job, order, sight)
+    return _stage(
+        f"{job.format}-vision",
+        cache.key(**common, libraries=cache.libraries()),
+        lambda folder: load(_SEEING, job.format).convert(
+            order.checkpoint, sight.split, sight.rule, folder, half=common["half"], progress=progress
+        ),
+    )
+
+
+def _of_vision(job: Job, order: Order, sight: Sight) -> dict[str, Any]:
+    """What the vision part depends on."""
+    code = cache.code_of(f"{_SEEING}.{job.format}")
+    return {"checkpoint": order.checkpoint.id, "rule": sight.rule, "code": code, "half": job.kind.bits < 32}
+
+
+def _sight(checkpoint: Checkpoint) -> Sight | None:
     """What makes a checkpoint of a family that sees more than text; its files are checked against each other here."""
     split = getattr(families.of(checkpoint.config, checkpoint.name), "split", None)
     if split is None:
         return None
     from edge.export.vision.rule import rule
 
-    return _Sight(split(checkpoint), rule(checkpoint))
+    return Sight(split(checkpoint), rule(checkpoint))
 
 
 def _stage(kind: str, key: str, make: Callable[[Path], Artifact]) -> Artifact:
@@ -513,25 +529,38 @@ def _job(format_name: str, quantization: str, family: str | None = None) -> Job:
     return Job(module, format_name, own)
 
 
-def _check_exporter(exporter: str | None, jobs: Sequence[Job]) -> None:
-    for job in jobs if exporter is not None else ():
-        known = getattr(job.module, "EXPORTERS", ())
-        if exporter not in known:
-            raise UsageError(
-                f"{job.format} has no exporter {exporter!r}",
-                hint=f"there are: {', '.join(known)}" if known else f"leave out --exporter: {job.format} has one only",
-            )
+def _able(jobs: Sequence[Job], check: Callable[[Job], None], leave_out: bool, progress: Progress) -> list[Job]:
+    """The jobs that `check` has nothing against; with `leave_out` fewer, else all of them or its `UsageError`."""
+    found, refused = [], []
+    for job in jobs:
+        try:
+            check(job)
+        except UsageError as err:
+            refused.append(err)
+            if not leave_out:
+                raise
+            progress.say(f"{job.format} is left out: {err.message}")
+        else:
+            found.append(job)
+    if not found:
+        raise refused[-1]
+    return found
 
 
-def _check_cache(kv: str | None, jobs: Sequence[Job]) -> None:
+def _check_asked(job: Job, exporter: str | None, kv: str | None) -> None:
+    known = getattr(job.module, "EXPORTERS", ())
+    if exporter is not None and exporter not in known:
+        raise UsageError(
+            f"{job.format} has no exporter {exporter!r}",
+            hint=f"there are: {', '.join(known)}" if known else f"leave out --exporter: {job.format} has one only",
+        )
     if kv not in _SHORT:
         raise UsageError(f"there is no KV cache of {kv!r}", hint="there is: 8bit")
-    for job in jobs if kv is not None else ():
-        if not hasattr(job.module, "narrow_cache"):
-            raise UsageError(
-                f"{job.format} has no KV cache of 8 bits: its runtime reads keys and values in float32",
-                hint="leave out --kv, or choose another format",
-            )
+    if kv is not None and not hasattr(job.module, "narrow_cache"):
+        raise UsageError(
+            f"{job.format} has no KV cache of 8 bits: its runtime reads keys and values in float32",
+            hint="leave out --kv, or choose another format",
+        )
 
 
 def _element_bytes(job: Job, artifact: Artifact) -> float:

@@ -23,7 +23,7 @@ def page(plans: Sequence[Mapping[str, Any]]) -> str:
     )  # fmt: skip
     text: str = environment.get_template("plan.html.jinja").render(
         plans=[
-            {"why": plan["why"], "plot": _plot(plan), "rows": [_row(c, plan["chosen"]) for c in plan["front"]]}
+            {"why": plan["why"], "plot": _plot(plan), "rows": [_row(c, _named(plan)) for c in plan["front"]]}
             for plan in plans
         ],
         notes=list(dict.fromkeys(note for plan in plans for note in plan["notes"])),
@@ -32,7 +32,7 @@ def page(plans: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _plot(plan: Mapping[str, Any]) -> Markup:
-    front, chosen = plan["front"], plan["chosen"]
+    front, chosen = plan["front"], _named(plan)
     at = [(c["size_bytes"] / 1e6, 100 * (1 - c["agreement"])) for c in front]
     own = [c for c in front if not c["plan"].startswith("mixed-")][:_NAMED]
     rows = [
@@ -50,6 +50,11 @@ def _plot(plan: Mapping[str, Any]) -> Markup:
         "what can be had: size against error",
         frontier=at if len({c["format"] for c in front}) == 1 else (),
     )
+
+
+def _named(plan: Mapping[str, Any]) -> Any:
+    """The choice, or what comes closest where nothing fits."""
+    return plan["chosen"] if plan["fits"] else plan["closest"]
 
 
 def _name(candidate: Mapping[str, Any]) -> str:

@@ -112,6 +112,7 @@ def _made(request: dict[str, Any], progress: _Told) -> dict[str, Any]:
             exporter=cell.exporter,
             kv=cell.kv,
             make=_maker(cell, request, taken),
+            leave_out=cell.format == AUTO,
             progress=progress,
         )
     finally:

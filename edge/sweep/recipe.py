@@ -103,9 +103,7 @@ def parse(data: Mapping[str, Any], folder: Path) -> Sweep:
 
 def _senseless(cell: Cell) -> str:
     """Why `edge export` would refuse a combination that lists alone bring about; empty if it would not."""
-    if cell.kv is not None and cell.planned:
-        return "a budget plans no KV cache"
-    if cell.kv is not None and not hasattr(load(_FORMATS, cell.format), "narrow_cache"):
+    if cell.kv is not None and cell.format != AUTO and not hasattr(load(_FORMATS, cell.format), "narrow_cache"):
         return f"{cell.format} has no KV cache of 8 bits"
     if cell.experts is not None and cell.distill is not None:
         return "both make another model of the source"

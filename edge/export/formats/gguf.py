@@ -211,8 +211,17 @@ def narrow_cache(
 ) -> Artifact:
     """The same file, run with keys and values in q8_0: blocks of 32, rounded as they come.
 
-    Raises `UsageError` when the heads are no multiple of a block wide.
+    Raises as `narrow_element_bytes` does.
     """
+    element_bytes = narrow_element_bytes(checkpoint, calibrated=calibration is not None)
+    for name in artifact.files:
+        link(artifact.folder / name, Path(folder) / name)
+    plan = {**artifact.plan, "kv_cache": {"type": "q8_0", "element_bytes": element_bytes}}
+    return replace(artifact, folder=Path(folder), plan=plan)
+
+
+def narrow_element_bytes(checkpoint: Checkpoint, *, calibrated: bool) -> float:
+    """Of an element of that cache. Raises `UsageError` when the heads are no multiple of a block wide."""
     width = head_width(checkpoint.text_config)
     if width % _CACHE_BLOCK:
         raise UsageError(
@@ -220,10 +229,7 @@ def narrow_cache(
             f"rounds in blocks of {_CACHE_BLOCK}",
             hint="leave out --kv, or choose onnx",
         )
-    for name in artifact.files:
-        link(artifact.folder / name, Path(folder) / name)
-    plan = {**artifact.plan, "kv_cache": {"type": "q8_0", "element_bytes": (_CACHE_BLOCK + 2) / _CACHE_BLOCK}}
-    return replace(artifact, folder=Path(folder), plan=plan)
+    return (_CACHE_BLOCK + 2) / _CACHE_BLOCK
 
 
 def types_of(full: Artifact, quantization: str) -> dict[str, str]:

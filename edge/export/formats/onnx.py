@@ -337,11 +337,8 @@ def narrow_cache(
     from edge.runtimes.engines.onnx import OnnxSession, open_graph
 
     progress = progress or Silent()
-    if calibration is None:
-        raise UsageError(
-            "the scales of a KV cache of 8 bits in ONNX are chosen on calibration text",
-            hint="leave out --no-calibration, or --kv",
-        )
+    narrow_element_bytes(checkpoint, calibrated=calibration is not None)
+    assert calibration is not None
     # Rounded weights would add their own noise to what is measured; those of a large model are not all in its graph.
     exact = not _is_large(checkpoint)
     windows = calibration.windows
@@ -370,6 +367,21 @@ def narrow_cache(
         "calibration": calibration.sha256,
     }
     return replace(artifact, folder=Path(folder), plan={**artifact.plan, "kv_cache": made})
+
+
+def narrow_element_bytes(checkpoint: Checkpoint, *, calibrated: bool) -> float:
+    """Of an element of that cache, at most: which layers stay wide is measured.
+
+    Raises `UsageError` when not calibrated.
+    """
+    from edge.export import onnx_cache
+
+    if not calibrated:
+        raise UsageError(
+            "the scales of a KV cache of 8 bits in ONNX are chosen on calibration text",
+            hint="leave out --no-calibration, or --kv",
+        )
+    return onnx_cache.most_element_bytes(int(checkpoint.text_config["num_hidden_layers"]))
 
 
 def inspect(path: Path) -> dict[str, Any]:

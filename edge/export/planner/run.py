@@ -57,7 +57,10 @@ class Built:
 
 @dataclass(frozen=True)
 class Plan:
-    """The front that was chosen from, the choice, and everything that a person should know about both."""
+    """The front that was chosen from, the choice, and everything that a person should know about both.
+
+    When nothing fits, `chosen` is what comes closest.
+    """
 
     front: tuple[Candidate, ...]
     chosen: Candidate
@@ -65,10 +68,19 @@ class Plan:
     notes: tuple[str, ...]
     n_candidates: int
     budget: Budget
+    fits: bool = True
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
         return say.record(self)
+
+
+class Impossible(BudgetError):
+    """Nothing fits; `plan` has the front, and what comes closest."""
+
+    def __init__(self, message: str, *, hint: str | None, plan: Plan) -> None:
+        super().__init__(message, hint=hint)
+        self.plan = plan
 
 
 @dataclass(frozen=True)
@@ -76,7 +88,7 @@ class Subject:
     """What is planned for: a checkpoint, its calibration text, and what all its bundles have in common.
 
     `full(format)` gives the artifact in full precision, `beside_bytes` is what a bundle holds beside the model's files,
-    and `draft` a manifest without files.
+    `draft` a manifest without files, and `vision_bytes` what its vision part takes, which is not varied.
     """
 
     checkpoint: Checkpoint
@@ -86,6 +98,8 @@ class Subject:
     full: Callable[[str], Artifact]
     beside_bytes: Callable[[str], int]
     draft: Callable[[str], Bundle]
+    vision_bytes: Callable[[str], int] = lambda name: 0
+    notes: tuple[str, ...] = ()
 
 
 class Planner:
@@ -95,7 +109,9 @@ class Planner:
         self.subject, self.expect = subject, expect
         self.sensitivity = sensitivities.measure(subject.checkpoint, subject.measured_on, progress)
         self.varieties = {name: _variety(subject, name, self.sensitivity, progress) for name in formats}
-        self._common = {name: (subject.draft(name), subject.beside_bytes(name)) for name in formats}
+        self._common = {
+            name: (subject.draft(name), subject.beside_bytes(name), subject.vision_bytes(name)) for name in formats
+        }
         self.candidates = [
             self._candidate(name, mix, variety) for name, variety in self.varieties.items() for mix in variety.mixes()
         ]
@@ -104,25 +120,28 @@ class Planner:
         self, budget: Budget, lessons: Mapping[str, Callable[[Candidate], Candidate]] | None = None,
         without: Sequence[Candidate] = (),
     ) -> Plan:  # fmt: skip
-        """The choice for a budget. Raises `BudgetError` naming what comes closest when nothing fits."""
+        """The choice for a budget. Raises `Impossible` naming what comes closest when nothing fits."""
         gone = {c.name for c in without}
         left = corrected((c for c in self.candidates if c.name not in gone), lessons or {})
         chosen = choose(left, budget)
-        shown = front([*_some(left), *([chosen] if chosen else [])])
-        if chosen is None:
-            if not left:
-                raise BudgetError("impossible: every plan was tried")
-            closest = nearest(left, budget)
-            raise BudgetError(say.impossible(closest, budget, len(left)), hint=say.way_out(budget, closest))
-        variety = self.varieties[chosen.format]
-        return Plan(
-            front=tuple(shown),
-            chosen=chosen,
-            sentences=say.sentences(chosen, left, budget, variety),
-            notes=(*chosen.notes, *variety.notes),
+        if not left:
+            raise BudgetError("impossible: every plan was tried")
+        named = chosen or nearest(left, budget)
+        variety = self.varieties[named.format]
+        plan = Plan(
+            front=tuple(front([*_some(left), named])),
+            chosen=named,
+            sentences=say.sentences(named, left, budget, variety)
+            if chosen
+            else say.impossible(named, budget, len(left)),
+            notes=(*named.notes, *variety.notes, *self.subject.notes),
             n_candidates=len(left),
             budget=budget,
+            fits=chosen is not None,
         )
+        if chosen is None:
+            raise Impossible("; ".join(plan.sentences), hint=say.way_out(budget, named), plan=plan)
+        return plan
 
     def planned(self, candidate: Candidate) -> Planned | None:
         """What the format has to do; `None` for one of its own quantizations, which it knows by name."""
@@ -136,8 +155,8 @@ class Planner:
         return Planned(kind, variety.types(candidate.mix))
 
     def _candidate(self, format_name: str, mix: Mix, variety: Variety) -> Candidate:
-        weights = variety.rest_bytes + mix.n_bytes
-        draft, beside = self._common[format_name]
+        draft, beside, seeing = self._common[format_name]
+        weights = variety.rest_bytes + mix.n_bytes + seeing
         draft = replace(draft, quantization=mix.name, memory={**draft.memory, "weights_bytes": weights})
         read = Traffic(variety.read_bytes(mix), int(draft.memory["kv_bytes_per_token"]), {}, {})
         expected = self.expect(draft, read)
@@ -169,9 +188,11 @@ def fulfil(
     for _ in range(_BUILDS):
         try:
             plan = planner.plan(budget, lessons, [c for c, _ in tried])
-        except BudgetError as err:
+        except Impossible as err:
             if not tried:
                 raise
+            raise Impossible(say.given_up(tried, budget, err.message), hint=err.hint, plan=err.plan) from err
+        except BudgetError as err:
             raise BudgetError(say.given_up(tried, budget, err.message), hint=err.hint) from err
         chosen = plan.chosen
         progress.say(f"building {chosen.name}: {say.expected(chosen)}")

@@ -22,11 +22,11 @@ _SPARED = 3  # kinds of matrices that are named
 
 
 def table(plan: Plan) -> str:
-    """The front from the smallest to the largest; the chosen one is marked, and what misses the budget says by what."""
+    """The front, smallest first: `->` marks the chosen one, `~>` the closest; what misses the budget says by what."""
     rows = [("", "plan", "size", "memory", "answers", "top tokens kept", "mean KLD", "")]
     for c in plan.front:
         held = "; ".join(c.against) or ", ".join(_WORDS[name][0] for name in missed(plan.budget, c.has()))
-        mark = "->" if c == plan.chosen else ""
+        mark = "" if c != plan.chosen else "->" if plan.fits else "~>"
         values = (f"{c.size_bytes / 1e6:.1f} MB", f"{c.memory_bytes / 1e6:.0f} MB", _speed(c), f"{c.agreement:.1%}")
         rows.append((mark, c.name, *values, f"{c.kld:.2g}", f"misses {held}" if held else ""))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -76,6 +76,8 @@ def _spared(chosen: Candidate, variety: Variety) -> str:
         row[0] += option.n_bytes
         row[1] += part.n_elements
     bits = sorted(((8 * size / max(1, n), name) for name, (size, n) in kinds.items()), reverse=True)
+    if bits[0][0] - bits[-1][0] < 0.05:
+        return f"every matrix keeps {bits[0][0]:.1f} bits per weight"
     most = ", ".join(f"{name} {b:.1f}" for b, name in bits[:_SPARED])
     if len(bits) <= _SPARED:
         return f"bits per weight are {most}"
@@ -90,14 +92,14 @@ def miss(name: str, budget: Budget, value: float | None) -> str:
     return f"{words(value or 0)}, {option} asks for {words(asked).split(' of ')[0]}"
 
 
-def impossible(closest: Candidate, budget: Budget, n: int) -> str:
+def impossible(closest: Candidate, budget: Budget, n: int) -> tuple[str, str]:
     """That nothing fits, and what comes closest."""
     by = missed(budget, closest.has())
     values = closest.has()
     misses = [miss(name, budget, values[name]) for name in by] + list(closest.against)
     return (
-        f"impossible: none of {n} plans is within the budget; closest is {closest.name} with {expected(closest)}, "
-        f"which misses it: {'; '.join(misses)}"
+        f"impossible: none of {n} plans is within the budget",
+        f"closest is {closest.name} with {expected(closest)}, which misses it: {'; '.join(misses)}",
     )
 
 
@@ -106,8 +108,10 @@ def way_out(budget: Budget, closest: Candidate) -> str:
     values = closest.has()
     asks = []
     for name in missed(budget, closest.has()):
-        value = values[name] or 0
+        value = values[name]
         option, _ = _WORDS[name]
+        if not value:
+            continue
         if name.startswith("max_"):
             asks.append(f"{option} {-(-int(value) // 10**6)}MB")
         else:
@@ -130,8 +134,9 @@ def record(plan: Plan) -> dict[str, Any]:
     """As JSON: what was asked for, the choice, the front, in bytes, nats and tokens per second."""
     return {
         "budget": plan.budget.record(),
-        "chosen": of(plan.chosen),
-        "why": " ".join(plan.sentences),
+        "fits": plan.fits,
+        "chosen" if plan.fits else "closest": of(plan.chosen),
+        "why": " ".join(plan.sentences) if plan.fits else "; ".join(plan.sentences),
         "candidates": plan.n_candidates,
         "front": [of(c) for c in plan.front],
         "notes": list(plan.notes),

@@ -14,6 +14,7 @@ from edge.commands import _budget
 from edge.devices import profiles
 from edge.devices.predict import expected
 from edge.errors import BudgetError, EdgeError, UsageError
+from edge.export import pipeline
 from edge.export import within as within_module
 from edge.export.planner import run, say, sensitivity
 from edge.export.planner.budget import Budget
@@ -100,6 +101,24 @@ def test_nothing_fits(planner, budget, words):
         planner.plan(budget)
     assert failure.value.exit_code == 3
     assert "ask for --m" in failure.value.hint
+    record = failure.value.plan.record()
+    assert record["fits"] is False
+    assert "chosen" not in record
+    assert record["closest"] in record["front"]
+
+
+def test_what_comes_closest_is_shown_with_its_front(planner, tmp_path, capsys):
+    with pytest.raises(run.Impossible) as failure:
+        planner.plan(Budget(max_size_bytes=5 * MB))
+    page = tmp_path / "front.html"
+    _budget.show(argparse.Namespace(plot=page, json=False, dry_run=True), [failure.value.plan])
+    assert [line.split()[:3] for line in capsys.readouterr().out.splitlines() if line.startswith("~>")] == [
+        ["~>", "onnx", "mixed-0"]
+    ]
+    assert "closest is onnx mixed-0" in page.read_text()
+    _budget.show(argparse.Namespace(plot=None, json=True, dry_run=False), [failure.value.plan])
+    [record] = json.loads(capsys.readouterr().out)["plans"]
+    assert record["why"].startswith("impossible: none of ")
 
 
 def test_what_turned_out_larger_is_chosen_again_smaller(planner):
@@ -194,7 +213,6 @@ def test_a_plan_is_shown_as_table_json_and_page(planner, tmp_path, capsys):
         ("--format auto --quant 4bit", 2, "--format auto is for a budget"),
         ("--plot x.html", 2, "--plot is for a budget"),
         ("--max-size 90MB --or-better", 2, "--or-better cannot go with a budget"),
-        ("--device pi4 --kv 8bit", 2, "--kv cannot go with a budget"),
         ("--device toaster", 2, "there is no profile of a device 'toaster'"),
         ("--min-agreement 2", 2, "--min-agreement is a share between 0 and 1"),
         ("--min-agreement most", 2, "'most' is no share"),
@@ -212,14 +230,16 @@ def test_a_source_that_cannot_be_held_is_not_planned_for(monkeypatch):
         sensitivity.measure(source, None)
 
 
-def test_what_a_budget_cannot_be_planned_with():
-    make = within(Budget(max_size_bytes=1), expect=None)
-    for order, words in (
-        (SimpleNamespace(sight=1, kv=None), "a model that sees"),
-        (SimpleNamespace(sight=None, kv="8bit"), "--kv"),
-    ):
-        with pytest.raises(UsageError, match=f"a budget cannot be planned with {words} yet"):
-            make([], order, Silent())
+def test_formats_that_cannot_do_what_was_asked_are_left_out_or_refused():
+    jobs = [pipeline._job(name, "8bit") for name in ("gguf", "tflite")]
+
+    def check(job):
+        pipeline._check_asked(job, None, "8bit")
+
+    assert pipeline._able(jobs, check, True, Silent()) == jobs[:1]
+    for some, leave_out in ((jobs, False), (jobs[1:], True)):
+        with pytest.raises(UsageError, match="tflite has no KV cache of 8 bits"):
+            pipeline._able(some, check, leave_out, Silent())
 
 
 def test_formats_that_cannot_be_made_are_left_out(monkeypatch):

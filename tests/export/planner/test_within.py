@@ -8,13 +8,16 @@ import pytest
 
 import edge
 from edge.devices.predict import expected
+from edge.devices.preflight import SCRATCH_BYTES
 from edge.errors import BudgetError
 from edge.export import within as within_module
 from edge.export.formats import tflite
 from edge.export.planner import sensitivity
 from edge.export.planner.budget import Budget
+from edge.export.reference import load_model
+from edge.export.source import open_source
 from edge.find import load, names
-from tests import parity
+from tests import parity, tiny_vlm
 from tests.checkpoints import smollm2
 
 pytestmark = pytest.mark.runtime
@@ -32,10 +35,12 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def model(checkpoint):
-    from edge.export.reference import load_model
-    from edge.export.source import open_source
+def seeing(tmp_path_factory):
+    return tiny_vlm.llava(tmp_path_factory.mktemp("seeing"))
 
+
+@pytest.fixture(scope="module")
+def model(checkpoint):
     return load_model(open_source(checkpoint))
 
 
@@ -78,6 +83,43 @@ def test_experts_are_planned_too(tiny_moe, tmp_path, monkeypatch):
     assert done.bundle.size_bytes <= bound
     assert done.plan.chosen.size_bytes == pytest.approx(done.bundle.size_bytes, rel=0.01)
     assert any("_exps" in name for name in done.bundle.plan["planned"]["types"])
+
+
+@pytest.mark.parametrize("format_name", ["gguf", "onnx"])
+def test_a_cache_of_8_bits_counts_in_the_memory(checkpoint, tmp_path, monkeypatch, format_name):
+    monkeypatch.setattr(sensitivity, "_WINDOWS", 4)
+    plans = []
+    for kv in (None, "8bit"):
+        make = within_module.within(Budget(max_size_bytes=10**9), expect, dry_run=True, show=plans.append)
+        edge.export(checkpoint, tmp_path, formats=[format_name], context_length=512, gate=False, kv=kv, make=make)
+    wide, narrow = ({c.mix.name: c.memory_bytes for c in plan.front} for plan in plans)
+    assert all(narrow[name] < wide[name] for name in wide)
+    assert any("keys and values" in note for note in plans[1].notes)
+    bound = (min(narrow.values()) + max(narrow.values())) // 2
+    make = within_module.within(Budget(max_memory_bytes=bound), expect)
+    [done] = edge.export(
+        checkpoint, tmp_path, formats=[format_name], context_length=512, gate=False, kv="8bit", make=make
+    )
+    memory = done.bundle.memory
+    assert memory["weights_bytes"] + memory["kv_bytes_at_context"] + SCRATCH_BYTES <= bound
+    assert done.bundle.plan["kv_cache"]["element_bytes"] < 2
+    assert done.bundle.name.endswith("-kv8")
+
+
+@pytest.mark.parametrize("format_name", ["gguf", "onnx"])  # LiteRT's takes as long as both
+def test_the_vision_part_counts_and_the_rest_is_planned(seeing, tmp_path, monkeypatch, format_name):
+    monkeypatch.setattr(sensitivity, "_WINDOWS", 4)
+    sizes = [c.size_bytes for c in fronts(seeing, tmp_path, format_name, max_size_bytes=10**9).front]
+    bound = (min(sizes) + 2 * max(sizes)) // 3
+    make = within_module.within(Budget(max_size_bytes=bound), expect)
+    [done] = edge.export(seeing, tmp_path, formats=[format_name], context_length=128, gate=False, make=make)
+    assert done.bundle.size_bytes <= bound
+    assert done.plan.chosen.size_bytes == pytest.approx(done.bundle.size_bytes, rel=0.02)
+    assert len(set(done.bundle.plan["planned"]["types"].values())) > 1
+    assert "vision" in done.bundle.parts
+    assert any("measured on text alone" in note for note in done.plan.notes)
+    source = open_source(seeing)
+    assert parity.nmse_seeing(source, load_model(source), done.folder) < 0.1
 
 
 def test_what_cannot_be_is_said_with_what_comes_closest(checkpoint, tmp_path):

@@ -55,8 +55,11 @@ def variety(
         if not all(damage.known(checkpoint, sensitivity, s) for s in sources):
             continue
         costs = _costs(checkpoint, sensitivity, sources, left, rounded_only=name == embedding)
-        options = tuple(Option(kind, _bytes(shape, kind), costs[kind]) for kind in _TYPES)
-        parts.append(Part(name, shape[0] * shape[1], options, read=0.0 if name == embedding and not tied else 1.0))
+        # The token embedding of a model that sees has a file of its own, beside the head that it is.
+        copies = 2 if checkpoint.sees and tied and name == embedding else 1
+        options = tuple(Option(kind, copies * _bytes(shape, kind), costs[kind]) for kind in _TYPES)
+        read = 0.0 if name == embedding and not tied else 1 / copies
+        parts.append(Part(name, copies * shape[0] * shape[1], options, read))
         full_bytes += 4 * shape[0] * shape[1]
         progress.advance(len(parts))
     if experts.layers(checkpoint):
