@@ -94,19 +94,21 @@ class Grammars:
         text: bool = False,
         most: int = _MOST_CALLS,
         words: str = "",
+        asks: Iterable[str] = (),
     ) -> Grammar:
         """Up to `most` calls of the tools, in the model's own syntax (`tool_calls.syntax_of`).
 
-        With `idle`, it may also say that none of them fits, or ask for arguments; with `text`, it
-        may say anything that is no call. With `words`, free text in arguments is copied from
-        them, word by word: a small model then invents nothing, and spells nothing wrongly. Tools
-        are JSON Schema functions, with or without `{"type": "function", "function": ...}` around.
+        With `idle`, it may also say that none of them fits, or ask for arguments, those named in
+        `asks` too; with `text`, it may say anything that is no call. With `words`, free text in
+        arguments is copied from them, word by word: a small model then invents nothing, and spells
+        nothing wrongly. Tools are JSON Schema functions, with or without `{"type": "function",
+        "function": ...}` around.
         Raises as `schema`, naming the tool.
         """
         functions = [t.get("function", t) for t in tools]
         for f in functions:
             self._grammar(f"start: %json {json.dumps(_arguments(f))}", f"the arguments of the tool {f['name']!r}")
-        lines = [*_answers(functions, idle=idle, text=text, calls=most > 0 and bool(functions))]
+        lines = [*_answers(functions, asks, idle=idle, text=text, calls=most > 0 and bool(functions))]
         if most > 0 and functions:
             lines += self._calls(syntax, most)
             lines += _bodies(functions, "parameters" if syntax == "object" else "arguments", words)
@@ -211,14 +213,16 @@ class _Held:
         return drawn
 
 
-def _answers(functions: Sequence[Mapping[str, Any]], *, idle: bool, text: bool, calls: bool) -> Iterable[str]:
+def _answers(
+    functions: Sequence[Mapping[str, Any]], asks: Iterable[str], *, idle: bool, text: bool, calls: bool
+) -> Iterable[str]:
     """What an answer may be, and the answers that are no calls."""
     kinds = ["calls"] if calls else []
     rules = []
     if idle:
         kinds.append("nothing")
         rules.append(f"nothing: {json.dumps(NO_TOOL_FITS)}")
-        if names := sorted({name for f in functions for name in _arguments(f).get("properties", {})}):
+        if names := sorted({*asks, *(name for f in functions for name in _arguments(f).get("properties", {}))}):
             kinds.append("asking")
             rules.append(f'asking: {json.dumps(ASK)} argument (", " argument)*')
             rules.append("argument: " + " | ".join(json.dumps(name) for name in names))

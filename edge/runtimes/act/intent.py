@@ -7,7 +7,6 @@ they can neither choose a tool nor say what it is called with.
 from __future__ import annotations
 
 import json
-import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 
 from edge.errors import EdgeError, UsageError
 from edge.runtimes import tool_calls
-from edge.runtimes.act import candidates, clauses
+from edge.runtimes.act import amounts, candidates, clauses
 from edge.runtimes.grammar import Grammars
 from edge.runtimes.model import Model
 from edge.runtimes.session import Sampling
@@ -27,9 +26,6 @@ NEAR = 0.8  # of the best tool's weight: those that the first look is at
 MOST_LOOKS = 8  # lists of tools that are shown for one wish
 
 
-_SAID = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
-_SAID += " seventeen eighteen nineteen twenty"
-_COUNTED = {word: n for n, word in enumerate(_SAID.split())} | {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60}
 # No tool needs these.
 _FILLING = "about also been do does down got had has have here into just kindly know let like need now onto our over"
 _FILLING += " please say saying says so then there up us want we will your"
@@ -68,7 +64,10 @@ class Budget:
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a wish means: calls; or `missing` arguments of `tool`; or none, and then maybe what the model said."""
+    """What a wish means: calls; or `missing` arguments of `tool`; or none, and then maybe what the model said.
+
+    A call may lack required numbers (`lacks`), which nobody has said.
+    """
 
     calls: tuple[ToolCall, ...] = ()
     tool: str = ""
@@ -156,9 +155,11 @@ class Reader:
             messages.append({"role": "user" if n % 2 else "assistant", "content": text})
         sampling = Sampling(max_tokens=max(1, min(192, budget.tokens - budget.spent)))
         words = " ".join([wish, *told[1::2]]) if self.copy else ""
-        held = [_held(f["function"], words) for f in shown] if self.copy else shown
+        replies = _replies(told)
+        held = [_held(f["function"], words, replies) for f in shown] if self.copy else shown
+        unsaid = {name for f, as_held in zip(shown, held, strict=True) for name in _required(f) - _required(as_held)}
         grammar = self._grammars.tools(
-            held, self.syntax, idle=idle and self.taught, text=idle and not self.taught, words=words
+            held, self.syntax, idle=idle and self.taught, text=idle and not self.taught, words=words, asks=unsaid
         )
         text = ""
         for piece in self.model.generate(messages, sampling, mask=grammar.mask(sampling), tools=shown):
@@ -206,7 +207,7 @@ def _says(wish: str, function: Mapping[str, Any], names: Sequence[str]) -> bool:
             if said.isdisjoint(str(value).lower() for value in about["enum"]):
                 return False
         elif about.get("type") in ("integer", "number"):
-            if not _numbers(wish):
+            if not amounts.values(wish, name, about):
                 return False
         else:
             texts += 1
@@ -216,7 +217,8 @@ def _says(wish: str, function: Mapping[str, Any], names: Sequence[str]) -> bool:
 
 def _left(wish: str, function: Mapping[str, Any], call: ToolCall, others: Sequence[Mapping[str, Any]]) -> set[str]:
     """Words of the wish that a call of the tool has no use for, or takes as values although `others` are named so."""
-    counted = [word for word, n in _COUNTED.items() if n in call.arguments.values()]
+    has_number = any(isinstance(value, (int, float)) for value in call.arguments.values())
+    counted = amounts.SPELLING if has_number else ()
     values = _values(call)
     over = candidates.unexplained(wish, function, " ".join([values, *counted]), _KNOWN)
     quoted = " ".join(clauses.QUOTED.findall(wish))
@@ -233,38 +235,45 @@ def _has_place(function: Mapping[str, Any], wish: str, words: set[str]) -> bool:
     parameters = function["parameters"]
     properties = {k: v for k, v in parameters.get("properties", {}).items() if isinstance(v, Mapping)}
     numbers = [name for name, about in properties.items() if about.get("type") in ("integer", "number")]
-    if not _numbers(clauses.QUOTED.sub("", wish)) and set(numbers) & set(parameters.get("required", ())):
+    if not amounts.said(clauses.QUOTED.sub("", wish)) and set(numbers) & set(parameters.get("required", ())):
         return False
     texts = [about for about in properties.values() if about.get("type") == "string" and "enum" not in about]
     choices = {str(value).lower() for about in properties.values() for value in about.get("enum", ())}
     return bool(texts or choices & words or words - candidates.left_over(wish, function, ()))
 
 
-def _held(function: Mapping[str, Any], words: str) -> dict[str, Any]:
-    """The function as the grammar has it: its numbers are those that were said, so that none is made up."""
+def lacks(function: Mapping[str, Any], call: ToolCall) -> tuple[str, ...]:
+    """The required arguments that a call was made without: numbers that nobody has said."""
+    return tuple(name for name in function["parameters"].get("required", ()) if name not in call.arguments)
+
+
+def _replies(told: Sequence[str]) -> dict[str, str]:
+    """What a person replied, by the names of the arguments that they were asked for."""
+    pairs = zip(told[::2], told[1::2], strict=True)
+    return {name: reply for asked, reply in pairs for name in tool_calls.read(asked).asks_for}
+
+
+def _held(function: Mapping[str, Any], words: str, replies: Mapping[str, str]) -> dict[str, Any]:
+    """The function as the grammar has it: its numbers are those that were said, so that none is made up.
+
+    Those that were not said are left out, required or not.
+    """
     parameters = function["parameters"]
-    required = parameters.get("required", ())
     made: dict[str, Any] = {}
     for name, about in parameters.get("properties", {}).items():
-        if not isinstance(about, Mapping) or about.get("type") not in ("integer", "number") or "enum" in about:
+        if not isinstance(about, Mapping) or about.get("type") not in ("integer", "number") or "const" in about:
             made[name] = about
             continue
-        low, high = about.get("minimum", -math.inf), about.get("maximum", math.inf)
-        said = [n for n in _numbers(words) if low <= n <= high and (about["type"] == "number" or n == int(n))]
-        if said:
-            made[name] = {"enum": [int(n) if n == int(n) else n for n in said]}
-        elif name in required:
-            made[name] = about
-    return {**function, "parameters": {**parameters, "properties": made}}
-
-
-def _numbers(text: str) -> list[float]:
-    """Numbers in a text, in digits or in words, each once; those in quotation marks only where there are no others."""
-    if (outside := clauses.QUOTED.sub("", text)) != text and (found := _numbers(outside)):
-        return found
-    found = [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?", text)]
-    found += [float(_COUNTED[word]) for word in re.findall(r"[a-z]+", text.lower()) if word in _COUNTED]
-    return list(dict.fromkeys(found))
+        said = amounts.values(replies.get(name, ""), name, about) or amounts.values(words, name, about)
+        if "enum" in about:
+            fitting = [n for n in about["enum"] if n in said]
+            made[name] = {"enum": fitting} if fitting else about
+        elif said:
+            made[name] = {"enum": said}
+        elif name in parameters.get("required", ()) and (only := amounts.settled(about)):
+            made[name] = {"enum": only}
+    required = [name for name in parameters.get("required", ()) if name in made]
+    return {**function, "parameters": {**parameters, "properties": made, "required": required}}
 
 
 def _inside(wish: str) -> str:
@@ -275,6 +284,10 @@ def _inside(wish: str) -> str:
 
 def _names(function: Mapping[str, Any]) -> set[str]:
     return set(function["function"]["parameters"].get("properties", {}))
+
+
+def _required(function: Mapping[str, Any]) -> set[str]:
+    return set(function.get("function", function)["parameters"].get("required", ()))
 
 
 def _once(calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:

@@ -153,11 +153,12 @@ class Mind:
             wish = wishes[n]
             reads = given or any(self.hands.manifest.tools[s.tool].risk == "read" for s in steps)
             meaning = self._read(plan.pointed(wish.text) if reads else wish.text, budget)
-            if not (meaning.calls or meaning.missing) and not wish.sure:
+            before = wishes[n - 1].text
+            if self._goes_back(wish, meaning, before in report.impossible):
                 wishes = clauses.merge(wishes, n)
                 n -= 1
                 del steps[begun[n] :], begun[n:]
-                report.impossible = [text for text in report.impossible if text != wishes[n].text]
+                report.impossible = [text for text in report.impossible if text != before]
                 continue
             self._settled(wish.text, meaning, steps, report, budget, given)
             if len(steps) > MOST_STEPS:
@@ -165,20 +166,31 @@ class Mind:
             n += 1
         return steps
 
+    def _goes_back(self, wish: clauses.Clause, meaning: Meaning, alone: bool) -> bool:
+        """Whether a wish belongs to the one before it, which meant nothing `alone`: "we need 12 pens, order them"."""
+        if wish.sure or not (meaning.calls or meaning.missing):
+            return not wish.sure
+        return alone and bool(meaning.missing or any(self._lacks(call) for call in meaning.calls))
+
+    def _lacks(self, call: ToolCall) -> tuple[str, ...]:
+        return intent.lacks(self.reader.by_name[call.name], call)
+
     def _settled(
         self, wish: str, meaning: Meaning, steps: list[Step], report: Report, budget: Budget, given: bool
     ) -> None:
         """Add the steps of one wish, after asking for what nothing says."""
         tools = self.hands.manifest.tools
         calls: list[tuple[ToolCall, tuple[str, ...]]] = (
-            [(c, ()) for c in meaning.calls] if meaning.calls else [(ToolCall(meaning.tool, {}), meaning.missing)]
+            [(c, self._lacks(c)) for c in meaning.calls]
+            if meaning.calls
+            else [(ToolCall(meaning.tool, {}), meaning.missing)]
         )
         if not meaning.calls and not meaning.missing:
             report.impossible.append(wish)
             return
         for call, missing in calls:
             step, unsaid = plan.settle(wish, call, missing, steps, tools, given=given)
-            if not unsaid and missing:
+            if not unsaid and meaning.missing:
                 step = self._rest(wish, step, missing, budget)
             talk: list[str] = []
             for _ in range(MOST_QUESTIONS):
@@ -193,7 +205,8 @@ class Mind:
                 if not again.calls and not again.missing:
                     break
                 known = again.calls[0] if again.calls else ToolCall(again.tool, {})
-                step, unsaid = plan.settle(wish, known, again.missing, steps, tools, given=given)
+                lacking = again.missing or self._lacks(known)
+                step, unsaid = plan.settle(wish, known, lacking, steps, tools, given=given)
             if unsaid:
                 report.unsaid.append(intent.question(self.reader.by_name[call.name], unsaid))
             elif not any((s.tool, s.arguments, s.open) == (step.tool, step.arguments, step.open) for s in steps):
@@ -280,7 +293,7 @@ class Mind:
         else:
             meaning = self._read(step.wish, budget, without=(step.tool,))
         for call in meaning.calls[:1]:
-            if call not in tried and not any(v == "it" for v in call.arguments.values()):
+            if call not in tried and not self._lacks(call) and "it" not in call.arguments.values():
                 self._tell(f"another way: {call.name}")
                 said = words or step.wish
                 self.hands.plan([Planned(call.name, call.arguments)], request=said, alone=True)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from edge.runtimes.act import clauses
 from edge.runtimes.act.manifest import Tool
 from edge.runtimes.act.words import for_person
 from edge.runtimes.tool_calls import ToolCall
@@ -82,6 +83,8 @@ def settle(
        Not what it searched for: of "find tea in my notes and send it to Ada" she wants what was found.
     3. What the last earlier step that reads something will find.
     4. What was given with the request.
+
+    The verb of a wish is no value where a word points back: of "order them" a small model copies "order".
     """
     tool = tools[call.name]
     properties = tool.parameters.get("properties", {})
@@ -91,7 +94,7 @@ def settle(
     found = next((s.number for s in reversed(earlier) if tools[s.tool].risk == "read"), GIVEN if given else None)
     wanted = {**call.arguments, **dict.fromkeys(missing)}
     for name, value in wanted.items():
-        pointing = isinstance(value, str) and _POINTING.fullmatch(value.strip(" \"'."))
+        pointing = isinstance(value, str) and (_POINTING.fullmatch(value.strip(" \"'.")) or _is_verb(value, wish))
         if value is not None and not pointing:
             settled[name] = value
             continue
@@ -113,6 +116,12 @@ def settle(
         else:
             settled[name] = value
     return Step(len(earlier) + 1, wish, call.name, settled, open_), tuple(unsaid)
+
+
+def _is_verb(value: str, wish: str) -> bool:
+    bare = clauses.QUOTED.sub("", wish)
+    first = bare.split(maxsplit=1)[0].lower() if bare.strip() else ""
+    return value.lower() == first and first in clauses.VERBS and bool(_OBJECT.search(bare))
 
 
 def filled(step: Step, results: Mapping[int, str], tool: Tool) -> dict[str, Any]:

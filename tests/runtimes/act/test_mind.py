@@ -438,10 +438,103 @@ def test_a_call_that_leaves_words_over_gives_way_to_one_that_has_a_place_for_the
 
 def test_numbers_in_quotation_marks_are_words() -> None:
     function = {"name": "n", "parameters": {"properties": {"id": {"type": "integer"}}, "required": ["id"]}}
-    held = intent._held(function, 'change note 2 to "gate 9"')
+    held = intent._held(function, 'change note 2 to "gate 9"', {})
     assert held["parameters"]["properties"]["id"] == {"enum": [2]}
-    held = intent._held(function, 'set it to "21"')
+    held = intent._held(function, 'set it to "21"', {})
     assert held["parameters"]["properties"]["id"] == {"enum": [21]}
+
+
+def test_a_required_number_that_was_not_said_is_left_out_and_can_be_asked_for() -> None:
+    minutes = {"type": "integer", "minimum": 1, "maximum": 60}
+    function = {"name": "water", "parameters": {"properties": {"minutes": minutes}, "required": ["minutes"]}}
+
+    def held(words: str, about: dict[str, Any] = minutes, **replies: str) -> Any:
+        function["parameters"]["properties"]["minutes"] = about  # type: ignore[index]
+        found = intent._held(function, words, replies)["parameters"]
+        assert set(found["properties"]) == set(found["required"])
+        return found["properties"].get("minutes")
+
+    assert held("water the roses") is None
+    assert held("water the roses for 90 minutes") is None  # more than it can be
+    assert held("water the roses for half an hour") == {"enum": [30]}
+    assert held("water bed 3 ten", minutes="5 of them") == {"enum": [5]}  # the reply, for what was asked
+    assert held("water bed 3", minutes="the usual") == {"enum": [3]}
+    assert held("water the roses", {"type": "integer", "default": 10}) == {"enum": [10]}
+    assert held("water the roses", {"type": "integer", "minimum": 4, "maximum": 4}) == {"enum": [4]}
+    assert held("water the roses", {"type": "integer", "const": 7}) == {"type": "integer", "const": 7}
+    choice = {"type": "integer", "enum": [5, 15, 30]}
+    assert held("water the roses", choice) == choice
+    assert held("water the roses for half an hour", choice) == {"enum": [30]}
+
+
+TIMED = """
+[tools.look]
+description = "Read the meter."
+risk = "read"
+command = ["/bin/echo", "7"]
+[tools.water]
+description = "Water a bed."
+risk = "write"
+command = ["/bin/echo", "{bed} {minutes}"]
+parameters.properties.bed = { type = "string" }
+parameters.properties.minutes = { type = "integer" }
+parameters.required = ["bed", "minutes"]
+"""
+
+
+@pytest.fixture
+def timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: World) -> World:
+    """Tools of which one needs a number."""
+    (tmp_path / "timed.toml").write_text(TIMED)
+    tools = manifest.read(tmp_path / "timed.toml")
+    monkeypatch.setattr(manifest, "read", lambda source: tools)
+    return world
+
+
+def test_a_number_that_nobody_said_is_asked_for(timed: World) -> None:
+    table = {
+        "water the roses": calls(("water", {"bed": "roses"})),
+        "water the roses | Please tell me: minutes | 10": calls(("water", {"bed": "roses", "minutes": 10})),
+    }
+    report = timed.act("water the roses", table, rules=Policy(dry_run=True))
+    assert report.unsaid == ["water: minutes?"]
+    assert not report.steps
+    assert report.answer.startswith("Nothing was done.")
+    timed.replies = ["10"]
+    report = timed.act("water the roses", table, rules=Policy(dry_run=True))
+    assert report.steps[0].step.arguments == {"bed": "roses", "minutes": 10}
+
+
+def test_a_number_that_nobody_said_may_be_what_an_earlier_step_finds(timed: World) -> None:
+    wish = "water the roses for the result"
+    table = {"read the meter": calls(("look", {})), plan.pointed(wish): calls(("water", {"bed": "roses"}))}
+    report = timed.act(f"read the meter and {wish}", table, rules=Policy(frozenset({"read"}), dry_run=True))
+    assert report.steps[1].step.open == {"minutes": 1}
+
+
+def test_a_number_that_stands_before_the_wish_is_read_with_it(timed: World) -> None:
+    """ "The roses need 10 minutes" means nothing alone, and "water them" says no number."""
+    whole = "the roses need 10 minutes, water them"
+    table = {"water them": calls(("water", {"bed": "them"})), whole: calls(("water", {"bed": "roses", "minutes": 10}))}
+    report = timed.act(whole, table, rules=Policy(dry_run=True))
+    assert [dict(done.step.arguments) for done in report.steps] == [{"bed": "roses", "minutes": 10}]
+    assert report.whole
+
+
+def test_the_verb_of_a_wish_is_no_value_where_a_word_points_back(timed: World) -> None:
+    table = {
+        "water the roses for 10 minutes": calls(("water", {"bed": "roses", "minutes": 10})),
+        "water them": calls(("water", {"bed": "water"})),
+    }
+    report = timed.act("water the roses for 10 minutes, water them", table, rules=Policy(dry_run=True))
+    assert [dict(done.step.arguments) for done in report.steps] == [{"bed": "roses", "minutes": 10}]
+
+
+def test_another_way_that_lacks_a_number_is_not_tried(timed: World) -> None:
+    table = {"read the meter": calls(("look", {})), "ten": calls(("water", {"bed": "ten"}))}
+    timed.replies = ["ten"]
+    report = timed.act("read the meter", table, yes=None, rules=Policy(frozenset({"read"})))
+    assert [done.step.tool for done in report.steps] == ["look"]
 
 
 def test_a_model_that_cannot_act(tmp_path: Path) -> None:
