@@ -205,6 +205,7 @@ def test_sums_and_events_as_json(folder, capsys):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
+        (["--threads", "0"], "--threads must be 1 or more"),
         (["--new-tokens", "0"], "--new-tokens must be 1 or more"),
         (["--prompt-tokens", "1020", "--new-tokens", "9"], "1020 and 9 tokens do not fit the context of 1024 tokens"),
         (["--context", "9000"], "cannot be profiled: a context of 9000 tokens was asked for"),
@@ -213,6 +214,15 @@ def test_sums_and_events_as_json(folder, capsys):
 def test_what_makes_no_sense(folder, argv, words, capsys):
     assert main(["profile", str(folder), *argv]) in (1, 2)
     assert words in capsys.readouterr().err
+
+
+def test_a_machine_that_others_use_is_said(folder, capsys, monkeypatch):
+    from edge.commands import profile as verb
+
+    recorded = verb._recorded
+    monkeypatch.setattr(verb, "_recorded", lambda *args: {**recorded(*args), "seen": {"others_share": 0.4}})
+    assert main(["profile", str(folder), "--new-tokens", "4", "--prompt-tokens", "4"]) == 0
+    assert "other programs used 40 % of the processors" in capsys.readouterr().err
 
 
 def test_a_profile_that_breaks(folder, capsys, monkeypatch):

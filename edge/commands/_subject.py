@@ -210,8 +210,15 @@ class Subject:
         if any(row["swapped_pages"] for row in seen):
             notes.append("the machine swapped meanwhile: speeds are also those of its disk")
         rates = [point["tokens_per_s"] for point in self._sustained.get("sustained", ())]
-        if len(rates) > 1 and rates[-1] < 0.9 * max(rates[: max(1, len(rates) // 4)]):
-            notes.append(f"it slowed down under lasting work: from {max(rates):.1f} to {rates[-1]:.1f} tok/s")
+        first = max(rates[: max(1, len(rates) // 4)], default=0.0)
+        alone = self.decode.median if self.decode else 0.0
+        if len(rates) > 1 and rates[-1] < 0.9 * first:
+            notes.append(f"it slowed down under lasting work: from {first:.1f} to {rates[-1]:.1f} tok/s")
+        elif len(rates) > 1 and first < 0.7 * alone:
+            notes.append(
+                f"lasting work began at {first:.1f} tok/s, where single answers had {alone:.1f}: "
+                "something else had the processors, or it was hot"
+            )
         return notes + conditions.remarks(self.before.record(), [*self._during, after])
 
 

@@ -104,8 +104,8 @@ def _complete(args: argparse.Namespace) -> None:
         args.depths = (512, 1024, 1900) if args.full else (512,)
     if args.sustain is None and args.full:
         args.sustain = _FULL_SUSTAIN_S
-    for name in ("repeats", "new_tokens", "most"):
-        if getattr(args, name) < 1:
+    for name in ("repeats", "new_tokens", "most", "threads"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be 1 or more")
     for name in ("sustain", "until_stable"):
         if getattr(args, name) is not None and not getattr(args, name) > 0:

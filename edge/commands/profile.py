@@ -32,6 +32,7 @@ from edge.errors import EdgeError, UsageError
 from edge.runtimes import integrity, profile_worker
 
 _TIMEOUT_S = 1800
+_BUSY = 0.15  # share of the processors that others may have before it is said
 _ROWS = 10  # operators of a table; what is left takes next to nothing
 
 
@@ -51,8 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     folder = args.bundle.expanduser()
     bundle = bundles.read(folder)
-    for name in ("prompt_tokens", "new_tokens"):
-        if getattr(args, name) < 1:
+    for name in ("prompt_tokens", "new_tokens", "threads"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be 1 or more")
     limit = min(args.context or bundle.context_length, bundle.context_length)
     if args.prompt_tokens + args.new_tokens > limit:
@@ -81,6 +82,10 @@ def run(args: argparse.Namespace) -> int:
         print(_table(found, parts))
         for path in filter(None, (args.output, args.trace)):
             print(path)
+    others = found.get("seen", {}).get("others_share") or 0.0
+    if others > _BUSY:
+        print(f"edge: other programs used {100 * others:.0f} % of the processors: what is said of whole tokens is of "
+              "them too", file=sys.stderr)  # fmt: skip
     return 0
 
 
@@ -132,7 +137,9 @@ def _cost(part: time_spent.Phase) -> str:
 
 
 def _table(found: dict[str, Any], parts: list[time_spent.Phase]) -> str:
-    lines = [f"{found['recording']['instrument']}, {found['threads']} threads"]
+    lines = [
+        f"{found['recording']['instrument']}, {found['threads']} {'thread' if found['threads'] == 1 else 'threads'}"
+    ]
     for part in parts:
         words = {"prefill": f"reading {part.tokens} tokens", "decode": f"answering {part.tokens} tokens"}[part.name]
         lines += ["", f"{words}, microseconds for each"]

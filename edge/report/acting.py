@@ -76,13 +76,13 @@ def requests(result: Result) -> list[dict[str, str]]:
     ]
 
 
-def table(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+def table(results: Sequence[Result], names: Labels) -> tuple[list[str], list[list[str]]]:
     """Heads, and a row for each result: percentiles in milliseconds by stage."""
     heads = ["bundle", "on disk", "ready", *(words for _, words in _short()), "led to actions", "tokens", "peak memory",
              "proven"]  # fmt: skip
     rows = []
     for result in results:
-        row = _row(result, f"{result.bundle.get('name')} {result.label}")
+        row = _row(result, names[id(result)])
         stages = [tail_words(taken, (50, 95, 99)) if (taken := _taken(result, name)) else "" for name, _ in _short()]
         rows.append(
             [

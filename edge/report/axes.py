@@ -16,6 +16,7 @@ from markupsafe import Markup
 from edge.report.plots import short
 
 _LETTER = 7.3  # the width of one, about
+_NAMED = 2  # points that a phone has room to name where they are; more are numbered
 _LINE = 17  # between labels that would lie on each other
 
 
@@ -105,7 +106,10 @@ def points(
     ceiling: Callable[[float], float] | None = None, ceiling_name: str = "",
     frontier: Sequence[tuple[float, float]] = (), shape: Shape = WIDE,
 ) -> Markup:  # fmt: skip
-    """Points with names. `ceiling` is what y can be at x at most; `frontier` joins the points that none beats."""
+    """Points with names; many on a phone have numbers, and their names beneath.
+
+    `ceiling` is what y can be at x at most; `frontier` joins the points that none beats.
+    """
     place = _Place(x, y, shape, shape.bare)
     out = [*_frame(x, y, place)]
     note: tuple[float, float] | None = None
@@ -121,20 +125,26 @@ def points(
     for row, (px, py) in zip(rows, at, strict=True):
         tip = Markup("<title>{}</title>").format(row.tip)
         out.append(Markup('<circle cx="{:.1f}" cy="{:.1f}" r="6" class="{}">{}</circle>').format(px, py, row.kind, tip))
-    return _svg([*out, *_names(rows, at, noted, shape)], title, shape.width, shape.height)
+    if shape is WIDE or len(rows) <= _NAMED:
+        shown = [short(row.name, 32) for row in rows]
+        return _svg([*out, *_names(shown, at, noted, shape)], title, shape.width, shape.height)
+    out += _names([str(i) for i in range(1, len(rows) + 1)], at, noted, shape)
+    for i, row in enumerate(rows):
+        down = shape.height + 4 + _LINE * (i + 0.7)
+        out.append(_text(4, down, f"{i + 1}", "tick") + _text(29, down, short(row.name, shape.letters), "name"))
+    return _svg(out, title, shape.width, shape.height + 4 + _LINE * len(rows))
 
 
 _Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 def _names(
-    rows: Sequence[Point], at: Sequence[tuple[float, float]], noted: Sequence[_Box], shape: Shape
+    names: Sequence[str], at: Sequence[tuple[float, float]], noted: Sequence[_Box], shape: Shape
 ) -> list[Markup]:
     """Every point's name to its right, its left, above or below it: where it hides least."""
     out = []
     taken: list[_Box] = [*noted, *((px - 7, py - 7, px + 7, py + 7) for px, py in at)]
-    for row, (px, py) in zip(rows, at, strict=True):
-        name = short(row.name, 32)
+    for name, (px, py) in zip(names, at, strict=True):
         places = (
             (px + 11, py + 5, "start"), (px - 11, py + 5, "end"), (px, py - 12, "middle"), (px, py + 22, "middle"),
             (px + 8, py + 20, "start"), (px - 8, py + 20, "end"), (px + 8, py - 10, "start"), (px - 8, py - 10, "end"),

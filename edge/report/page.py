@@ -10,7 +10,7 @@ from typing import Any
 from edge import conditions, memory_parts
 from edge.errors import InputError
 from edge.measurement import Measurement, Result, Run
-from edge.report import acting, pictures
+from edge.report import acting, pictures, tables
 from edge.report.pictures import kind as _kind
 from edge.report.plots import Bar, Spread, Stack, bars, both, spreads, stacks
 from edge.report.tables import gaps_words, grouped
@@ -51,8 +51,7 @@ def _unlike(first: tuple[Run, Result], other: tuple[Run, Result]) -> str:
 def _group(rows: Sequence[tuple[Run, Result]], unlike: str) -> dict[str, Any]:
     run, first = rows[0]
     results = [result for _, result in rows]
-    several = len({r.bundle.get("name") for r in results}) > 1
-    labels = {id(r): f"{r.bundle.get('name')} {r.label}" if several else r.label for r in results}
+    labels = tables.labels(rows)
     bandwidth = run.machine.get("read_bandwidth_bytes_per_s")
     incomplete = (
         ["this run was cut short: what was measured before that is shown"]
@@ -61,12 +60,13 @@ def _group(rows: Sequence[tuple[Run, Result]], unlike: str) -> dict[str, Any]:
     )
     shared = {
         "unlike": unlike,
+        "taken": tables.taken(rows),
         "acts": first.acts,
         "device": _device(run.device),
         "commands": sorted({shlex.join(r.command) for r, _ in rows}),
         "versions": sorted({r.edge_version for r, _ in rows}),
         "emulated": first.emulated,
-        "notes": incomplete + _notes(results, labels),
+        "notes": incomplete + tables.notes(results, labels),
         "results": [_result(r, labels[id(r)], bandwidth) for r in results],
     }
     return {**shared, **(acting.shown(results, labels) if first.acts else _answering(rows, labels, bandwidth))}
@@ -82,7 +82,7 @@ def _answering(
         "roofline": pictures.roofline(results, labels, bandwidth),
         "distribution": pictures.distribution(results, labels),
         "lasting": pictures.lasting(results, labels),
-        "energy": [(labels[id(r)], r.energy_words) for r in results if r.sustained],
+        "energy": _energy(results, labels),
         "bandwidth": f"{bandwidth / 1e9:.1f} GB/s" if bandwidth else "not measured",
         "settings": results[0].settings,
         "decode": _by_depth(results, labels),
@@ -107,6 +107,14 @@ def _answering(
         "memory": both(stacks, [stack for r in results if (stack := _memory(labels[id(r)], r))], "bytes"),
         "memory_parts": _MEMORY_WORDS,
     }  # fmt: skip
+
+
+def _energy(results: Sequence[Result], labels: Mapping[int, str]) -> str:
+    """What each used; said once where nobody counted."""
+    lasted = [r for r in results if r.sustained]
+    if not any(r.energy.get("joules") for r in lasted):
+        return conditions.NOT_MEASURED
+    return "; ".join(f"{labels[id(r)]} {r.energy_words}" for r in lasted)
 
 
 def _device(device: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -136,13 +144,6 @@ def _spread(label: str, result: Result) -> Spread:
     taken = result.measurements["inter_token"]
     least, p5, p50, p95, p99, most = (taken.percentile(p) for p in (0, 5, 50, 95, 99, 100))
     return Spread(label, _kind(result), (least, p5, p50, p95, p99, most), gaps_words(taken, (50, 95, 99)))
-
-
-def _notes(results: Sequence[Result], labels: Mapping[int, str]) -> list[str]:
-    """What speaks against the results; what is said of one of several has its name."""
-    said = dict.fromkeys(note for r in results for note in r.notes)
-    common = [note for note in said if all(note in r.notes for r in results)]
-    return common + [f"{labels[id(r)]}: {note}" for r in results for note in r.notes if note not in common]
 
 
 def _by_depth(results: Sequence[Result], labels: Mapping[int, str]) -> list[tuple[int, Any]]:

@@ -77,8 +77,8 @@ def _phase(part: Phase) -> dict[str, Any]:
 
 def _columns(part: Phase, colours: Mapping[str, int], wide: float) -> Markup:
     """A column for each layer, its operators one above the other."""
-    high, left, bottom = 200.0, 44.0, 24.0
     most = max(sum(spent.values()) for spent in part.layers.values()) or 1.0
+    high, left, bottom = 200.0, 7.3 * len(f"{most:,.0f} µs"), 24.0
     each = (wide - left) / len(part.layers)
     out = [
         Markup('<text x="0" y="12" class="tick">{} µs</text>').format(f"{most:,.0f}"),

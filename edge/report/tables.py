@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edge import memory_parts
@@ -28,6 +28,43 @@ def grouped(runs: Sequence[Run]) -> list[list[tuple[Run, Result]]]:
     return list(groups.values())
 
 
+def labels(rows: Rows, *, whole: bool = False) -> dict[int, str]:
+    """How results of one group are called, by their `id`: what tells them apart, and unless `whole` no more than that.
+
+    The same bundle in several runs has the number of its run; two bundles that are called alike have their ids.
+    """
+    several = whole or len({r.bundle.get("name") for _, r in rows}) > 1
+    named = {id(r): f"{r.bundle.get('name')} {r.label}" if several else r.label for _, r in rows}
+    numbers = {id(run): i for i, run in enumerate(_runs(rows), 1)}
+    out = {}
+    for run, result in rows:
+        name = named[id(result)]
+        alike = [(other_run, other) for other_run, other in rows if named[id(other)] == name]
+        if len({id(r) for r, _ in alike}) > 1:
+            name += f", run {numbers[id(run)]}"
+        if sum(other_run is run for other_run, _ in alike) > 1:
+            name += f" ({result.bundle.get('id')})"
+        out[id(result)] = name
+    return out
+
+
+def taken(rows: Rows) -> str:
+    """When the runs of a group were taken, where there are several: before and after a change, as it may be."""
+    runs = _runs(rows)
+    return ", ".join(f"run {i} {run.taken_at}" for i, run in enumerate(runs, 1)) if len(runs) > 1 else ""
+
+
+def _runs(rows: Rows) -> list[Run]:
+    return list({id(run): run for run, _ in rows}.values())
+
+
+def notes(results: Sequence[Result], names: Mapping[int, str]) -> list[str]:
+    """What speaks against the results; what is said of one of several has its name."""
+    said = dict.fromkeys(note for r in results for note in r.notes)
+    common = [note for note in said if all(note in r.notes for r in results)]
+    return common + [f"{names[id(r)]}: {note}" for r in results for note in r.notes if note not in common]
+
+
 def markdown(runs: Sequence[Run]) -> str:
     """A table for each group of comparable results, what it was measured on, and what speaks against it."""
     out = []
@@ -39,13 +76,14 @@ def markdown(runs: Sequence[Run]) -> str:
             if i:
                 why = groups[0][0][0].difference(groups[0][0][1], run, first)
                 out.append(f"Not compared with the first: {_cell(why)}.")
-        out.append(_facts(run, first))
-        out.append(_lines(*acting.table([result for _, result in rows])) if first.acts else _table(rows))
-        notes = sorted({note for _, result in rows for note in result.notes})
+        out.append(_facts(run, first, taken(rows)))
+        results, names = [result for _, result in rows], labels(rows, whole=True)
+        out.append(_lines(*acting.table(results, names)) if first.acts else _table(rows, names))
+        against = notes(results, names)
         if not all(r.complete for r, _ in rows):
-            notes.insert(0, "cut short: what was measured before that is shown")
-        if notes:
-            out.append("\n".join(f"- {_cell(note)}" for note in notes))
+            against.insert(0, "cut short: what was measured before that is shown")
+        if against:
+            out.append("\n".join(f"- {_cell(note)}" for note in against))
         commands = sorted({shlex.join(r.command) for r, _ in rows})
         out.append("\n".join(f"`{_plain(command).replace('`', '')}`" for command in commands))
     return "\n\n".join(out) + "\n"
@@ -73,22 +111,23 @@ def comma_separated(runs: Sequence[Run]) -> str:
     return out.getvalue()
 
 
-def _facts(run: Run, result: Result) -> str:
+def _facts(run: Run, result: Result, when: str) -> str:
+    """`when` several runs were taken, if they are."""
     device, settings = run.device, result.settings
     bandwidth = run.machine.get("read_bandwidth_bytes_per_s")
     said = [
         str(device.get("model") or device.get("cpu")),
-        f"{settings.get('threads')} threads",
+        f"{settings.get('threads')} {'thread' if settings.get('threads') == 1 else 'threads'}",
         f"memory read at {bandwidth / 1e9:.1f} GB/s" if bandwidth else "bandwidth not measured",
         f"{len(settings['act'])} requests to act" if result.acts else f"{settings.get('new_tokens')} new tokens",
-        f"taken {run.taken_at}",
+        when or f"taken {run.taken_at}",
         f"edge {run.edge_version}",
         *(["**emulated: speeds say nothing about a real device**"] if result.emulated else []),
     ]
     return _cell("; ".join(said)) + "."
 
 
-def _table(rows: Rows) -> str:
+def _table(rows: Rows, names: Mapping[int, str]) -> str:
     heads = ["bundle", "on disk", "load cold / warm", "first token", "reads", "answers", "p50 / p95 / p99",
             "of bandwidth", "peak memory", "energy", "proven"]  # fmt: skip
     lines = []
@@ -100,7 +139,7 @@ def _table(rows: Rows) -> str:
         parts = memory_parts.split(result)
         lines.append(
             [
-                f"{result.bundle.get('name')} {result.label}",
+                names[id(result)],
                 f"{result.bundle.get('size_bytes', 0) / 1e6:.0f} MB",
                 f"{_median(result, 'load_cold', '{:.2f}')} / {_median(result, 'load_warm', '{:.2f}')} s",
                 _median(result, f"ttft_{min(prompts)}", "{:.0f} ms"),

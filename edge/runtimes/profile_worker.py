@@ -15,7 +15,7 @@ from typing import Any
 
 from edge import bundle as bundles
 from edge.find import load
-from edge.runtimes import meter
+from edge.runtimes import meter, noise
 from edge.runtimes.bench_worker import answer
 from edge.runtimes.model import open_bundle
 from edge.runtimes.profilers import WARM_UP
@@ -60,6 +60,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     bundle = bundles.read(folder)
     threads = request["threads"] or default_threads(bundle)
     marks: dict[str, float] = {}
+    before = noise.look()
     with _Watch() as watch:
         marks["load"] = watch.now()
         with open_bundle(folder, threads=threads, context_length=request["context"], check=False) as model:
@@ -84,6 +85,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         "plain_token_ms": 1e3 * statistics.median(b - a for a, b in itertools.pairwise(stamps)),
         "memory": watch.points,
         "marks": marks,
+        "seen": noise.between(before, noise.look()),
         "threads": threads,
         "context_length": context_length,
         "runtime": load("edge.runtimes.engines", bundle.format).build(),

@@ -37,12 +37,14 @@ _PROBE = [{"type": "function", "function": {"name": "Xq7Zw", "description": "", 
 class Served:
     """One bundle: its name, its seats, and what makes prompts for it."""
 
-    def __init__(self, name: str, models: Sequence[Model], turns: Turns, *, max_tokens: int) -> None:
+    def __init__(
+        self, name: str, models: Sequence[Model], turns: Turns, *, max_tokens: int, shelf_bytes: int = 0
+    ) -> None:
         first = models[0]
         self.name, self.bundle, self.context_length = name, first.bundle, first.context_length
         self.created = int(time.time())
         self.models = models
-        self.seats: Seats = turns.seat(name, list(models))
+        self.seats: Seats = turns.seat(name, list(models), shelf_bytes=shelf_bytes)
         self.tokenizer = Fitting.load(first.folder)
         self.tokenizer.most = self.context_length
         self._template = ChatTemplate.load(first.folder)
@@ -147,8 +149,12 @@ class House:
         check: bool = True,
         max_tokens: int = 1024,
         looks_up: bool = True,
+        shelf_bytes: int = 0,
     ) -> None:
-        """Open every bundle, `parallel` caches each. Raises as `open_bundle`, and closes what was opened."""
+        """Open every bundle, `parallel` caches each, and for each `shelf_bytes` for conversations that lost theirs.
+
+        Raises as `open_bundle`, and closes what was opened.
+        """
         names: set[str] = set()
         for folder in folders:
             first = open_bundle(folder, threads=threads, context_length=context_length, check=check)
@@ -163,7 +169,7 @@ class House:
                     model.close()
                 raise
             names.add(name)
-            self.served[name] = Served(name, models, self.turns, max_tokens=max_tokens)
+            self.served[name] = Served(name, models, self.turns, max_tokens=max_tokens, shelf_bytes=shelf_bytes)
 
     def find(self, name: str) -> Served:
         """The bundle of this name; without a name the only one, or the first. `Refusal` 404 for an unknown name."""

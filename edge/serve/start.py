@@ -10,11 +10,13 @@ import secrets
 import sys
 from pathlib import Path
 
+from edge import profile
 from edge.errors import InputError, UsageError, require
 
 PORT = 8080
 _SHORTEST_TOKEN = 16
 _MOST_PARALLEL = 64
+_KEEP_MB = 256
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--parallel", type=int, default=1, metavar="N", help="answers at the same time, for each bundle (1)"
     )
+    group.add_argument(
+        "--keep-mb", type=int, metavar="N",
+        help=f"memory for conversations that another took the place of ({_KEEP_MB}, or an eighth of what is free)",
+    )  # fmt: skip
     group.add_argument("--queue", type=int, default=64, metavar="N", help="requests that may wait (64); others get 429")
     group.add_argument("--max-tokens", type=int, default=1024, metavar="N", help="where none is asked for (1024)")
     group.add_argument("--grace", type=float, default=10.0, metavar="S", help="seconds to finish when stopped (10)")
@@ -53,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     for name, low, high in (("parallel", 1, _MOST_PARALLEL), ("queue", 0, 10_000), ("max_tokens", 1, 1 << 20)):
         if not low <= getattr(args, name) <= high:
             raise UsageError(f"--{name.replace('_', '-')} must be from {low} to {high}")
+    if args.keep_mb is not None and not 0 <= args.keep_mb <= 1 << 20:
+        raise UsageError("--keep-mb must be from 0 to 1048576")
     if not 0 <= args.port < 1 << 16:
         raise UsageError("--port must be from 0 to 65535")
     if not 0 <= args.grace <= 3600:
@@ -82,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
         house.open(
             args.bundles, parallel=args.parallel, threads=args.threads, context_length=args.context,
             check=not args.no_check, max_tokens=args.max_tokens, looks_up=not args.no_lookup,
+            shelf_bytes=_shelf_bytes(args) // len(args.bundles),
         )  # fmt: skip
         guarded = guard.Guard(
             app.application(house, metrics), loopback=loopback, token=token,
@@ -106,6 +115,14 @@ def run(args: argparse.Namespace) -> int:
         listener.close()
         house.close()
     return 0
+
+
+def _shelf_bytes(args: argparse.Namespace) -> int:
+    """For all bundles together."""
+    if args.keep_mb is not None:
+        return int(args.keep_mb) * 1_000_000
+    free = profile.conditions().available_bytes
+    return _KEEP_MB * 1_000_000 if free is None else min(_KEEP_MB * 1_000_000, free // 8)
 
 
 def is_loopback(host: str) -> bool:

@@ -3,7 +3,8 @@
 1. Running two models at once makes both slower than running them in turn, for each already takes all cores.
    So there is one thread for all models, and it does the same small piece of work for everybody in turn.
 2. A seat is a model with a cache of its own. An answer takes the free seat whose cache begins most like its
-   prompt, so that a conversation goes on where it was; of equals, the one that was left the longest ago.
+   prompt, so that a conversation goes on where it was; of equals, the one that was left the longest ago. What
+   that held is put on a shelf (`edge.serve.shelf`), and taken from there when its conversation goes on.
 3. Who finds no seat waits. Clients are served in turn, whatever number of requests each of them has waiting.
 4. Nothing that a client does reaches this thread: it puts what was said into a queue, and takes no notice of
    how fast anybody reads. Who has gone is left out at the next token.
@@ -27,6 +28,7 @@ from edge.runtimes.sight import Prompt
 from edge.runtimes.tool_calls import ToolCall
 from edge.serve.refusal import Refusal, refusal_of
 from edge.serve.shaping import Odds, Shaping
+from edge.serve.shelf import Shelf
 from edge.serve.voice import Voice
 
 log = logging.getLogger("edge.serve")
@@ -75,21 +77,22 @@ class Answer:
 
     @property
     def stats(self) -> Stats | None:
-        return self._model.stats if self._model else None
+        return self._model.stats if self._model and self._steps else None  # before, they are another answer's
 
     def start(self, model: Model) -> None:
         self.waited_s = time.monotonic() - self._asked_s
         self._model = model
-        mask = None if self.shaping.idle else self.shaping
-        self._steps = model.steps(self.prompt, self.sampling, mask=mask, chunk=_CHUNK)
 
     def step(self) -> bool:
         """Compute one token, or read a piece of the prompt; False when the answer is over."""
-        assert self._steps is not None
         assert self._model is not None
         try:
             if self.cut is not None:
                 raise self.cut
+            if self._steps is None:
+                self.seats.shelf.exchange(self._model, self.prompt)
+                mask = None if self.shaping.idle else self.shaping
+                self._steps = self._model.steps(self.prompt, self.sampling, mask=mask, chunk=_CHUNK)
             step = next(self._steps, None)
             if isinstance(step, Read):
                 return True
@@ -146,8 +149,9 @@ class Answer:
 class Seats:
     """The caches of one bundle, and who waits for them."""
 
-    def __init__(self, name: str, models: list[Model]) -> None:
+    def __init__(self, name: str, models: list[Model], shelf: Shelf) -> None:
         self.name = name
+        self.shelf = shelf  # of the thread that computes
         self.free: list[Model] = list(models)  # the one left the longest ago comes first
         self.n = len(models)
         self._waiting: OrderedDict[str, deque[Answer]] = OrderedDict()
@@ -213,10 +217,10 @@ class Turns:
         self._thread = threading.Thread(target=self._run, name="edge-turns", daemon=True)
         self._thread.start()
 
-    def seat(self, name: str, models: list[Model]) -> Seats:
-        """Take models in; they belong to the thread from now on."""
+    def seat(self, name: str, models: list[Model], *, shelf_bytes: int = 0) -> Seats:
+        """Take models in; they belong to the thread from now on. Caches that lose their seat may take `shelf_bytes`."""
         with self._change:
-            self._seats.append(Seats(name, models))
+            self._seats.append(Seats(name, models, Shelf(shelf_bytes)))
             return self._seats[-1]
 
     @property

@@ -232,6 +232,17 @@ def test_a_device_that_cools_itself_by_being_slow(folder, tmp_path, answers):
     assert "it slowed down under lasting work: from 100.0 to 60.0 tok/s" in result.notes
 
 
+def test_lasting_work_that_was_slow_from_the_beginning(folder, tmp_path, answers):
+    out = tmp_path / "run.json"
+    points = [{"at_s": float(i), "tokens": 9, "tokens_per_s": 0.5} for i in range(4)]
+    answers["sustain"] = {"sustained": points, "energy": {"source": "not measured"}}
+    assert main(["bench", folder, *SMALL, "--sustain", "0.1", "-o", str(out)]) == 0
+    _, result = taken(out)
+    assert [
+        note for note in result.notes if note.startswith("lasting work began at 0.5 tok/s, where single answers had")
+    ]
+
+
 def test_a_worker_of_an_older_edge(folder, answers, capsys):
     answers["probe"] = {"version": None}
     assert main(["bench", folder, *SMALL]) == 1
@@ -242,6 +253,7 @@ def test_a_worker_of_an_older_edge(folder, answers, capsys):
     ("argv", "words"),
     [
         (["--repeats", "0"], "--repeats must be 1 or more"),
+        (["--threads", "0"], "--threads must be 1 or more"),
         (["--sustain", "0"], "--sustain must be more than 0"),
         (["--until-stable", "nan"], "--until-stable must be more than 0"),
         (["--until-stable", "1", "--most", "1"], "--most 1 is less than --repeats 2"),

@@ -10,7 +10,8 @@ import pytest
 
 from edge.errors import InputError
 from edge.measurement import read
-from edge.report import render
+from edge.report import render, tables
+from edge.report.axes import NARROW, Axis, Point, points
 from edge.report.plots import Bar, Spread, Stack, bars, spreads, stacks
 from tests.fixed_run import HOSTILE, acting_run, fixed_run
 
@@ -98,7 +99,7 @@ def test_what_is_drawn_of_a_run():
     assert "140.0 MB (Q8_0 139.0 MB, F32 1.0 MB); without 5.0 MB of experts" in text
     assert "50 mJ a token (RAPL package-0 (processor))" in text
     # 145 tok/s of 141.1 MB each, of 17 GB/s
-    assert "120 % of it" in text
+    assert ">120 %<" in text
 
 
 def test_an_old_run_is_a_page_too():
@@ -170,3 +171,38 @@ def test_a_stack_that_passes_its_limit_shows_both():
     [limit] = re.findall(r'x1="([\d.]+)"[^>]*class="limit"', svg)
     ends = [float(x) + float(w) for x, w in re.findall(r'<rect x="([\d.]+)"[^>]*width="([\d.]+)"', svg)]
     assert ends[0] < float(limit) < ends[1]
+
+
+def test_the_same_bundle_in_two_runs_is_told_apart():
+    before, after = (dataclasses.replace(run, results=run.results[:1]) for run in (fixed_run(), fixed_run()))
+    after = dataclasses.replace(after, taken_at="2026-11-25T06:00:00+00:00")
+    text = render([before, after])
+    assert "run 1 2026-11-24T06:00:00+00:00, run 2 2026-11-25T06:00:00+00:00" in text
+    assert ">gguf q8_0, run 1<" in text
+    assert ">gguf q8_0, run 2<" in text
+    said = tables.markdown([before, after])
+    assert "| SmolLM2-135M-Instruct gguf q8_0, run 2 |" in said
+
+
+def test_so_are_two_bundles_that_are_called_alike():
+    run = fixed_run()
+    [result, *_] = run.results
+    other = dataclasses.replace(result, bundle={**result.bundle, "id": "fedcba987654"})
+    text = render([dataclasses.replace(run, results=(result, other))])
+    assert ">gguf q8_0 (fedcba987654)<" in text
+    assert ", run " not in text
+
+
+def test_what_is_said_of_one_bundle_has_its_name_in_markdown():
+    run = fixed_run()
+    first, second = run.results
+    run = dataclasses.replace(run, results=(dataclasses.replace(first, notes=("it swapped",)), second))
+    assert "- SmolLM2-135M-Instruct gguf q8_0: it swapped" in tables.markdown([run])
+
+
+def test_on_a_phone_many_points_have_numbers_and_their_names_beneath():
+    rows = [Point(f"bundle {i}", "gguf", 100.0 + i, 50.0, "") for i in range(4)]
+    axes = Axis("MB", 0.0, 200.0), Axis("tok/s", 0.0, 100.0)
+    narrow = points(rows, *axes, "speed", shape=NARROW)
+    assert all(f">{i}</text>" in narrow and f">bundle {i - 1}</text>" in narrow for i in range(1, 5))
+    assert ">1</text>" not in points(rows, *axes, "speed")

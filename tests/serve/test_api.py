@@ -9,6 +9,8 @@ import openai
 import pytest
 from PIL import Image
 
+from edge.errors import InputError
+from edge.runtimes.engines.echo import EchoSession
 from tests.serve.conftest import HTTP, ask, serving
 from tests.tiny_bundle import IMAGE, TEMPLATE, tiny_bundle
 
@@ -81,6 +83,52 @@ def test_stop_texts_end_the_answer_before_them(client, stop, stream):
     else:
         assert found.json()["choices"][0]["message"]["content"] == "hel"
         assert found.json()["usage"]["completion_tokens"] == 5
+
+
+@pytest.fixture
+def two_talks(tmp_path):
+    """Serve with `options`; of two conversations that take turns, how much of each second question was not read."""
+    folder = tmp_path / "tiny"
+    tiny_bundle(folder)
+
+    def talk(**options):
+        cached = []
+        with serving(folder, **options) as server:
+            talks = [[{"role": "user", "content": letter * 300}] for letter in "ab"]
+            for _ in range(2):
+                for turns in talks:
+                    done = HTTP.post(server.url + "/v1/chat/completions", json={"messages": turns}).json()
+                    said = done["choices"][0]["message"]["content"]
+                    assert said == turns[-1]["content"]
+                    cached.append(done["usage"]["prompt_tokens_details"]["cached_tokens"])
+                    turns += [{"role": "assistant", "content": said}, {"role": "user", "content": "more"}]
+            shelf = next(iter(server.house.served.values())).seats.shelf
+        return cached[2:], len(shelf), shelf.n_bytes
+
+    return talk
+
+
+def test_conversations_that_share_a_seat_are_not_read_again(two_talks):
+    cached, n, n_bytes = two_talks(shelf_bytes=1 << 20)
+    assert min(cached) >= 600
+    assert (n, n_bytes > 0) == (1, True)
+
+
+@pytest.mark.parametrize("shelf_bytes", [0, 100])
+def test_they_are_where_there_is_no_room_for_them(two_talks, shelf_bytes):
+    cached, n, n_bytes = two_talks(shelf_bytes=shelf_bytes)
+    assert max(cached) < 100
+    assert (n, n_bytes) == (0, 0)
+
+
+def test_a_cache_that_cannot_be_brought_back_is_read_again(two_talks, monkeypatch):
+    def broken(session, n_tokens, kept):
+        session.rewind(0)
+        raise InputError("another shape")
+
+    monkeypatch.setattr(EchoSession, "restore", broken)
+    cached, _, _ = two_talks(shelf_bytes=1 << 20)
+    assert cached == [0, 0]
 
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])

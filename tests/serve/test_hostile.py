@@ -631,6 +631,7 @@ def test_on_a_device_no_error_of_the_system_is_a_traceback(tiny, monkeypatch, ca
         (["--token", "short"], "a token has at least 16", 2),
         (["--token", "0123456789abcdef", "--token-file", "t"], "a token was given twice", 2),
         (["--parallel", "0"], "--parallel must be from 1 to 64", 2),
+        (["--keep-mb", "-1"], "--keep-mb must be from 0 to 1048576", 2),
         (["--queue", "-1"], "--queue must be from 0 to 10000", 2),
         (["--port", "70000"], "--port must be from 0 to 65535", 2),
         (["--grace", "-1"], "--grace must be from 0 to 3600", 2),

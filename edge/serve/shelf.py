@@ -1,0 +1,91 @@
+"""Conversations that had to leave their seat: their caches wait in memory, so that they go on without being read again.
+
+Two people who ask in turn share one seat. Without this, each question would have the other conversation forgotten,
+and the own one read from its beginning.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edge.errors import EdgeError
+from edge.runtimes.kept import WORTH
+from edge.runtimes.model import Model
+from edge.runtimes.sight import Prompt
+
+if TYPE_CHECKING:
+    import numpy as np
+
+log = logging.getLogger("edge.serve")
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a cache held (ids, and below 0 the rows of pictures), and the cache."""
+
+    held: tuple[int, ...]
+    arrays: tuple[np.ndarray, ...]
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays)
+
+
+class Shelf:
+    """Caches of one bundle, at most `most_bytes` of them; the one left the longest ago goes first."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._kept: list[_Kept] = []
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(kept.n_bytes for kept in self._kept)
+
+    def exchange(self, model: Model, prompt: Prompt) -> None:
+        """Before a model reads a prompt: put away what it would lose by that, and bring what it need not read again.
+
+        Only where it saves reading `WORTH` tokens. Whatever fails, the prompt is read as if there were no shelf.
+        """
+        if not self._most_bytes or not hasattr(model.session, "keep"):
+            return
+        here = model.reusable(prompt)
+        best = max(self._kept, key=lambda kept: _same(kept.held, prompt), default=None)
+        if len(model.held) - here >= WORTH:
+            self._put(model)
+        if best is None or _same(best.held, prompt) - here < WORTH:
+            return
+        self._kept = [kept for kept in self._kept if kept is not best]
+        try:
+            model.session.restore(len(best.held), best.arrays)  # type: ignore[attr-defined]
+            model.hold(best.held)
+        except (EdgeError, ValueError) as err:
+            log.warning("a conversation is read again: %s", err)
+            model.session.rewind(0)
+            model.hold(())
+
+    def _put(self, model: Model) -> None:
+        held = tuple(model.held)
+        if len(held) != model.session.position:
+            return
+        # A whole that begins with another holds all of it.
+        others = [kept for kept in self._kept if kept.held != held[: len(kept.held)]]
+        try:
+            arrays = tuple(model.session.keep())  # type: ignore[attr-defined]
+        except EdgeError:  # a picture that is placed in rows and columns
+            return
+        self._kept = [*others, _Kept(held, arrays)]
+        while self.n_bytes > self._most_bytes:
+            del self._kept[0]
+
+
+def _same(held: tuple[int, ...], prompt: Prompt) -> int:
+    """How many tokens of a prompt need not be read, with this in the cache; its last one always is."""
+    wanted = prompt.identity
+    most = min(len(held), len(prompt) - 1)
+    return prompt.cut_before_picture(next((i for i in range(most) if held[i] != wanted[i]), most))
