@@ -158,6 +158,7 @@ class Acting:
                 tool, json.loads(asked["arguments"]), f"on {self._where}: {for_person(asked['would'])}",
                 for_person(asked["reason"]), asked["origin"] if asked["origin"] in ORIGINS else ORIGINS[-1],
                 for_person(asked["confined_by"]),
+                None if asked.get("filled") is None else tuple(map(str, asked["filled"])),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError) as err:
             raise DeviceError(f"{self._where} asks for what it was not given, or what makes no sense: {err!r}") from err

@@ -42,7 +42,11 @@ class Planned:
 
 @dataclass(frozen=True)
 class Question:
-    """What a person is asked: `would` is exactly what happens on a yes. All texts are fit to be printed."""
+    """What a person is asked: `would` is exactly what happens on a yes. All texts are fit to be printed.
+
+    `filled` names the arguments that the plan left to earlier steps; None when no plan made from the person's words
+    has the call.
+    """
 
     tool: Tool
     arguments: Mapping[str, Any]
@@ -50,6 +54,7 @@ class Question:
     reason: str
     origin: str
     confined_by: str
+    filled: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -211,9 +216,10 @@ class Hands:
             self.audit.add("deny", run=self.run, tool=tool.name, arguments=key, origin=self.origin, reason=err.message)
             return self._denied(tool.name, arguments, err.message)
         number, planned = self._step(tool, arguments)
-        if (known := self._known(tool, key, arguments, would)) is not None:
+        filled = self._plan[number].open if planned else None
+        if (known := self._known(tool, key, arguments, would, filled)) is not None:
             return known
-        decision, confined_by = self._decide(tool, arguments, would, planned=planned)
+        decision, confined_by = self._decide(tool, arguments, would, filled)
         event = {"allow": "allow", "deny": "deny", "dry": "dry"}[decision.verdict]
         self.audit.add(
             event, run=self.run, step=number, tool=tool.name, arguments=key, origin=self.origin,
@@ -225,9 +231,7 @@ class Hands:
             self._chosen.add(tool.name)
         self._used.add(number)
         if decision.verdict == "dry":
-            text = "not done: this is a dry run"
-            self._heard.append(text)  # it stands for what would have been heard
-            return Outcome(tool.name, arguments, "dry", text, decision.reason, would=would)
+            return Outcome(tool.name, arguments, "dry", "not done: this is a dry run", decision.reason, would=would)
         return self._carried_out(tool, key, number, would, decision.reason)
 
     def _carried_out(self, tool: Tool, key: str, number: int, would: str, reason: str) -> Outcome:
@@ -260,11 +264,11 @@ class Hands:
         self.saw(outcome.origin, outcome.text)
         return outcome
 
-    def _decide(self, tool: Tool, arguments: dict, would: str, *, planned: bool) -> tuple[Decision, str]:
+    def _decide(self, tool: Tool, arguments: dict, would: str, filled: tuple[str, ...] | None) -> tuple[Decision, str]:
         confined_by = confinement.of(tool)
         recent = self.journal.recent(tool.name, tool.rate.per_s) if tool.rate else 0
         facts = Facts(
-            origin=self.origin, planned=planned, chosen=tool.name in self._chosen, recent=recent,
+            origin=self.origin, planned=filled is not None, chosen=tool.name in self._chosen, recent=recent,
             confined_by=confined_by,
         )  # fmt: skip
         decision = policy.decide(self.policy, tool, facts)
@@ -272,7 +276,7 @@ class Hands:
             asks = "would be asked for" if decision.verdict == "ask" else "would be done unasked"
             return Decision("dry", f"{asks}: {decision.reason}"), confined_by
         if decision.verdict == "ask":
-            decision = self._asked(Question(tool, arguments, would, decision.reason, self.origin, confined_by))
+            decision = self._asked(Question(tool, arguments, would, decision.reason, self.origin, confined_by, filled))
         return decision, confined_by
 
     def _asked(self, question: Question) -> Decision:
@@ -300,7 +304,9 @@ class Hands:
         text = value if isinstance(value, str) else "" if value is None else schema.canonical(value)
         return all(any(line.strip() in heard for heard in self._heard) for line in text.splitlines() if line.strip())
 
-    def _known(self, tool: Tool, key: str, arguments: dict, would: str) -> Outcome | None:
+    def _known(
+        self, tool: Tool, key: str, arguments: dict, would: str, filled: tuple[str, ...] | None
+    ) -> Outcome | None:
         """What became of exactly this call before this process began, if it must not be repeated."""
         for number, step in self._before.items():
             same = step.tool == tool.name and schema.canonical(dict(step.arguments)) == key
@@ -313,14 +319,16 @@ class Hands:
                 self.saw(origin, step.text)
                 return Outcome(tool.name, arguments, "done", step.text, "it was done before the interruption", origin)
             if step.state == "unknown" and not tool.idempotent:
-                return self._doubtful(tool, arguments, number, key, would)
+                reason = "it was begun before the interruption, and may have been done already"
+                again = f"{reason}: do it again?"
+                question = Question(tool, arguments, would, again, self.origin, confinement.of(tool), filled)
+                return self._doubtful(question, number, key, reason)
         return None
 
-    def _doubtful(self, tool: Tool, arguments: dict, number: int, key: str, would: str) -> Outcome | None:
+    def _doubtful(self, question: Question, number: int, key: str, reason: str) -> Outcome | None:
         """A step that may have been done already, and must not be done twice: only a person can say."""
-        reason = "it was begun before the interruption, and may have been done already"
+        tool, arguments = question.tool, question.arguments
         if self._ask is not None and not self.policy.dry_run:
-            question = Question(tool, arguments, would, f"{reason}: do it again?", self.origin, confinement.of(tool))
             if self._asked(question).verdict == "allow":
                 self._used.add(number)
                 return None

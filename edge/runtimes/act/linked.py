@@ -171,6 +171,7 @@ class _Acting:
             question={
                 "tool": question.tool.name, "arguments": canonical(dict(question.arguments)), "would": question.would,
                 "reason": question.reason, "origin": question.origin, "confined_by": question.confined_by,
+                "filled": question.filled,
             }
         )  # fmt: skip
         return said is True

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from edge.errors import EdgeError
 from edge.runtimes.act import candidates, clauses, intent, plan
 from edge.runtimes.act.hands import Hands, Outcome, Planned
 from edge.runtimes.act.intent import Budget, Meaning, OutOfBudget, Reader, Stopped
@@ -29,6 +30,7 @@ from edge.runtimes.tool_calls import NO_TOOL_FITS, ToolCall, ask
 MOST_STEPS = 12
 MOST_QUESTIONS = 3  # about one wish
 MOST_REPLANS = 2  # in one request
+_LATER = "it would be decided when its values are known"
 _SHOWN = 1500  # characters of a result in an answer
 _REMEMBER = re.compile(r"(?:please\s+)?remember\s+(?:that\s+)?(?!to\b)(?P<what>.+)", re.IGNORECASE | re.DOTALL)
 
@@ -146,17 +148,20 @@ class Mind:
             lambda words: candidates.names_tool(words, self.reader.functions),
         )
         steps: list[Step] = []
+        whole: set[str] = set()
         begun: list[int] = []  # how many steps there were before each wish
         n = 0
         while n < len(wishes):
             begun.append(len(steps))
             wish = wishes[n]
             reads = given or any(self.hands.manifest.tools[s.tool].risk == "read" for s in steps)
-            meaning = self._read(plan.pointed(wish.text) if reads else wish.text, budget)
+            meaning = self._read(plan.pointed(wish.text) if reads and wish.text not in whole else wish.text, budget)
             before = wishes[n - 1].text
             if self._goes_back(wish, meaning, before in report.impossible):
                 wishes = clauses.merge(wishes, n)
                 n -= 1
+                if before in report.impossible:
+                    whole.add(wishes[n].text)  # what points back in it points into it
                 del steps[begun[n] :], begun[n:]
                 report.impossible = [text for text in report.impossible if text != before]
                 continue
@@ -256,6 +261,13 @@ class Mind:
             if lost := [n for n in step.needs if n not in results]:
                 report.steps.append(Done(step, None, f"it needs the result of step {lost[0]}"))
                 continue
+            if self.hands.policy.dry_run and plan.to_come(step, tools[step.tool]):
+                would = f"{step.tool}  {plan.arguments(step)}"
+                outcome = Outcome(step.tool, step.arguments, "dry", "", _LATER, would=would)
+                report.steps.append(Done(step, outcome))
+                self._tell(_line(step, outcome))
+                results[step.number] = outcome.text
+                continue
             call = ToolCall(step.tool, plan.filled(step, results, tools[step.tool]))
             if call in tried and not tools[step.tool].idempotent:
                 report.steps.append(Done(step, None, "the same was done just before: this would go round in circles"))
@@ -266,6 +278,9 @@ class Mind:
             self._tell(_line(step, outcome))
             if outcome.status in ("done", "dry"):
                 results[step.number] = outcome.text
+                if outcome.status == "dry":
+                    results[step.number] = f"(the result of step {step.number})"
+                    self.hands.saw("user", results[step.number])  # it stands for what would have been heard
                 self._remember(step, outcome)
             elif outcome.status == "failed" and replans < MOST_REPLANS:
                 replans += 1
@@ -304,9 +319,12 @@ class Mind:
         if self.memory is None or outcome.status != "done":
             return
         said = json.dumps(dict(step.arguments), ensure_ascii=False)
-        self.memory.remember(f"did {step.tool} {said} for: {step.wish}"[:4000], origin="user")
-        if self.hands.manifest.tools[step.tool].risk == "read":
-            self.memory.remember(f"{step.tool} {said} said: {outcome.text}"[:2000], origin=outcome.origin)
+        try:
+            self.memory.remember(f"did {step.tool} {said} for: {step.wish}"[:4000], origin="user")
+            if self.hands.manifest.tools[step.tool].risk == "read":
+                self.memory.remember(f"{step.tool} {said} said: {outcome.text}"[:2000], origin=outcome.origin)
+        except EdgeError as err:  # it was done, and the rest of the plan can be
+            self._tell(f"  not remembered: {err.message}")
 
 
 class _Clock:
@@ -334,7 +352,7 @@ def _line(step: Step, outcome: Outcome) -> str:
     """One step's end, for the person."""
     about = for_person(outcome.would or outcome.tool)
     words = {
-        "done": f"done: {about}",
+        "done": f"done: {about}" if outcome.would else f"done: {about} ({for_person(outcome.reason)})",
         "dry": f"would: {about} ({for_person(outcome.reason)})",
         "denied": f"not done: {for_person(outcome.reason)}",
         "failed": f"failed: {for_person(outcome.reason)}",

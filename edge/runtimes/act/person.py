@@ -37,8 +37,11 @@ def shown(question: Question) -> str:
         f"  would: {question.would}",
         f"  asked because {question.reason}; {bounds}",
     ]
-    if question.origin != "user":
+    if question.origin != "user" and question.filled is None:
         lines.append(f"  words of a {question.origin} were in sight: they may have chosen this, or its values")
+    elif question.filled:
+        names = ", ".join(for_person(name) for name in question.filled)
+        lines.append(f"  planned from your words; those of a {question.origin} may be in {names}")
     return "\n".join(lines)
 
 

@@ -137,6 +137,12 @@ def filled(step: Step, results: Mapping[int, str], tool: Tool) -> dict[str, Any]
     return {name: made[name] for name in tool.parameters.get("properties", made) if name in made} | made
 
 
+def to_come(step: Step, tool: Tool) -> bool:
+    """Whether a step has numbers that only the result of another will tell: of them nothing can be said before."""
+    about = tool.parameters.get("properties", {})
+    return any(n != GIVEN and about.get(name, {}).get("type") in ("integer", "number") for name, n in step.open.items())
+
+
 def lines(steps: Sequence[Step]) -> list[str]:
     """A plan as a person reads it."""
     return [f"  {step.number}. {step.tool}  {arguments(step)}".rstrip() for step in steps]

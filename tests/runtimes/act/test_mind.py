@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edge.errors import InputError, UsageError
+from edge.errors import EdgeError, InputError, UsageError
 from edge.runtimes.act import intent, manifest, perception, plan
 from edge.runtimes.act.hands import Hands
 from edge.runtimes.act.intent import Budget, Meaning, OutOfBudget, Reader, Stopped, question
@@ -270,6 +270,25 @@ def test_a_dry_run_does_nothing(world: World) -> None:
     assert [d.status for d in report.steps] == ["dry", "dry"]
     assert sorted(p.name for p in world.home.iterdir()) == ["draft.txt", "todo.txt"]
     assert "would be asked for" in world.told[-1]
+    assert '"text":"(the result of step 1)"' in world.told[-1]
+
+
+def test_a_dry_run_leaves_open_what_only_a_result_can_say(timed: World) -> None:
+    wish = "water the roses for the result"
+    table = {"read the meter": calls(("look", {})), plan.pointed(wish): calls(("water", {"bed": "roses"}))}
+    report = timed.act(f"read the meter and {wish}", table, rules=Policy(frozenset({"read"}), dry_run=True))
+    assert [done.status for done in report.steps] == ["dry", "dry"]
+    assert "minutes = (the result of step 1) (it would be decided when its values are known)" in timed.told[-1]
+
+
+def test_a_memory_that_is_full_stops_no_plan(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(text: str, *, origin: str) -> int:
+        raise EdgeError("the memory is full")
+
+    monkeypatch.setattr(world.memory, "remember", full)
+    report = world.act("read todo.txt, then delete draft.txt", {"read todo.txt": READ, "delete draft.txt": DELETE})
+    assert report.whole
+    assert "  not remembered: the memory is full" in world.told
 
 
 def test_nobody_there_means_no_and_no_run_waits(world: World) -> None:
@@ -519,6 +538,8 @@ def test_a_number_that_stands_before_the_wish_is_read_with_it(timed: World) -> N
     report = timed.act(whole, table, rules=Policy(dry_run=True))
     assert [dict(done.step.arguments) for done in report.steps] == [{"bed": "roses", "minutes": 10}]
     assert report.whole
+    report = timed.act(f"read the meter, then {whole}", {**table, "read the meter": calls(("look", {}))}, yes=True)
+    assert dict(report.steps[-1].step.arguments) == {"bed": "roses", "minutes": 10}  # "them" is not what was read
 
 
 def test_the_verb_of_a_wish_is_no_value_where_a_word_points_back(timed: World) -> None:

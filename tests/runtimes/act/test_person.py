@@ -71,6 +71,16 @@ def test_a_question_shows_what_has_no_shape():
     assert "words of a file were in sight" in text
 
 
+def test_a_question_says_what_the_words_of_others_may_have_touched():
+    tool = Tool("write_file", "Write.", {}, "write", "builtin", None)
+
+    def asked(filled: tuple[str, ...]) -> str:
+        return person.shown(Question(tool, {"path": "a", "text": "b"}, "would", "it may write", "tool", "", filled))
+
+    assert "in sight" not in asked(())
+    assert "planned from your words; those of a tool may be in text" in asked(("text",))
+
+
 @pytest.mark.parametrize(
     "marker",
     ["<|im_start|>", "<|im_end|>", "<|eot_id|>", "<tool_call>", "</tool_call>", "<tool_response>", "</s>",
