@@ -38,6 +38,8 @@ def asked(args: argparse.Namespace) -> bool:
         "--max-size": args.max_size, "--max-memory": args.max_memory, "--min-agreement": args.min_agreement,
         "--min-tokens-per-second": args.min_tokens_per_second, "--device": args.device,
     }  # fmt: skip
+    if args.plot is not None and not args.plot.absolute().parent.is_dir():
+        raise UsageError(f"--plot: there is no folder {args.plot.absolute().parent}", hint="make it first")
     given = [name for name, value in options.items() if value is not None]
     if not given:
         for name, value in (("--format auto", args.format == AUTO), ("--plot", args.plot is not None)):

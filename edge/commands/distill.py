@@ -67,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
             shutil.rmtree(work, ignore_errors=True)
         else:
             work.rename(target)
+    if warning := done.record.get("warning"):
+        print(f"edge: {warning}", file=sys.stderr)
     if args.json:
         print(json.dumps({"folder": str(target), **done.record}, indent=2))
         return 0

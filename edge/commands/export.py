@@ -145,6 +145,8 @@ def run(args: argparse.Namespace) -> int:
         raise
     if planned:
         _budget.show(args, plans)
+    for warning in dict.fromkeys(w for one in done for w in _warnings(one.bundle.quality)):
+        print(f"edge: {warning}", file=sys.stderr)
     if args.json and done:
         print(json.dumps({"bundles": [pipeline.to_record(d) for d in done]}, indent=2))
     if args.json or not done:
@@ -159,6 +161,12 @@ def run(args: argparse.Namespace) -> int:
     if sys.stdout.isatty():
         print(f"\ntalk to it:  edge chat {done[0].folder}")
     return 0
+
+
+def _warnings(quality: Mapping[str, Any] | None) -> list[str]:
+    """What was said of the texts that it was made with."""
+    quality = quality or {}
+    return [row["warning"] for row in (quality, quality.get("distilled") or {}) if row.get("warning")]
 
 
 def _of_student(quality: Mapping[str, Any] | None) -> str:

@@ -188,9 +188,11 @@ def export(
             refuse_existing(output / bundle_name(name, job))
     preflight.check(_need(checkpoint, jobs, gate, calibrate), output, time_limit_s=time_limit_s)
     texts = _texts(checkpoint, calibration, held_out, calibrate)
+    if calibration is not None and texts.calibration is not None and (words := _foreign(text, texts, progress)):
+        made["warning"] = words
     if keep_experts is not None:
         checkpoint, fewer = _with_fewer_experts(checkpoint, keep_experts, texts, progress)
-        text, made = checkpoint, {"experts_kept": fewer}
+        text, made = checkpoint, {**made, "experts_kept": fewer}
     order = Order(
         checkpoint=checkpoint,
         text=text,
@@ -489,6 +491,26 @@ def _texts(checkpoint: Checkpoint, calibration: Path | None, held_out: Path | No
         # Those that ship are disjoint, which tests hold; templates that explain tools at length would look shared.
         texts.check_disjoint(chosen, judged)
     return _Texts(chosen, judged)
+
+
+def _foreign(checkpoint: Checkpoint, texts: _Texts, progress: Progress) -> str:
+    """A warning when the model hardly understands the text that it is calibrated with; empty if it does.
+
+    A source that does not fit in memory is not asked.
+    """
+    if texts.calibration is None or not preflight.holds_source(checkpoint):
+        return ""
+    from edge.export import calibrate, foreign
+    from edge.runtimes.chat_template import ChatTemplate
+    from edge.runtimes.tokenizer import Tokenizer
+
+    progress.start("reading the text for calibration")
+    usual = calibrate.held_out(Tokenizer.load(checkpoint.folder), ChatTemplate.load(checkpoint.folder))
+    found, chat = (foreign.cost(checkpoint, one, progress) for one in (texts.calibration, usual))
+    if words := foreign.warning(checkpoint, texts.calibration, found, chat):
+        words += "; what matters to text that it never sees well is not what matters to its own"
+        progress.say(f"note: {words}")
+    return words
 
 
 def _verify(folder: Path, draft: Bundle, artifact: Artifact, order: Order, progress: Progress) -> Verdict:

@@ -166,6 +166,12 @@ def test_without_gate_the_bundle_says_so(world):
     assert done.bundle.quality is None
 
 
+def test_what_is_strange_about_a_text_stands_in_the_manifest(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "_foreign", lambda *_: "tiny hardly understands it")
+    [done] = pipeline.export("tiny", world.out, quantization="8bit", calibration=tmp_path / "text.txt")
+    assert bundle.read(done.folder).quality["warning"] == "tiny hardly understands it"
+
+
 def test_an_old_bundle_is_kept_unless_replaced(world, tmp_path):
     pipeline.export("tiny", world.out, quantization="8bit")
     before = (world.out / "tiny-gguf-eight" / "edge.json").read_bytes()

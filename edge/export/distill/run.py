@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import UsageError, require
-from edge.export import cache, calibrate, distance, sharded
+from edge.export import cache, calibrate, distance, foreign, sharded
 from edge.export.calibrate import Calibration
 from edge.export.checkpoint import Checkpoint
 from edge.export.distill import taught, texts
@@ -35,7 +35,6 @@ from edge.runtimes.tokenizer import Tokenizer
 RECORD = "distilled.json"
 _SAMPLE_TOKENS = 6_000
 _HELD_TOKENS = 2_000
-_FOREIGN = 4.0  # times the perplexity of English chat, above which the teacher hardly knows the text
 
 
 @dataclass(frozen=True)
@@ -356,18 +355,10 @@ def _warn_foreign(
     progress: Progress,
 ) -> None:  # fmt: skip
     """Say it when the teacher itself hardly understands the text: another language, or a kind it was not made for."""
-    import math
-
     tokenizer, template = Tokenizer.load(teacher.folder), ChatTemplate.load(teacher.folder)
     usual = held_out if not recipe.text.held_out else calibrate.held_out(tokenizer, template)
-    found = []
-    for one in (text, usual):
-        windows = texts.up_to([w for w in one.windows if len(w) > 1], 1_500)
-        found.append(math.exp(distance.loss(teacher, windows, progress) / sum(len(w) - 1 for w in windows)))
-    record["text"]["perplexity"], record["text"]["perplexity_of_english_chat"] = found
-    if found[0] > _FOREIGN * found[1]:
-        record["warning"] = (
-            f"{teacher.name} hardly understands {text.source}: a perplexity of {found[0]:.0f}, where English chat has "
-            f"{found[1]:.0f}; a student learns nothing from a teacher about a language it does not speak"
-        )
+    found, chat = (foreign.cost(teacher, one, progress) for one in (text, usual))
+    record["text"]["perplexity"], record["text"]["perplexity_of_english_chat"] = found[0], chat[0]
+    if words := foreign.warning(teacher, text, found, chat):
+        record["warning"] = f"{words}; a student learns nothing from a teacher about a language it does not speak"
         progress.say(f"note: {record['warning']}")

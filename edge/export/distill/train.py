@@ -38,6 +38,7 @@ _LOGIT_BYTES = 192 << 20  # of the student's logits at one time; its gradient an
 _KEEP_EVERY_S = 120.0
 _LOWERED = 3  # times that the rate is halved after a loss that is no number
 _LEAST = 0.05  # of the rate, at the end
+_STATES = ("state", "state.old")
 _MOST_GRADIENT = 1.0
 Rounding = Callable[[str, torch.Tensor], "torch.Tensor | None"]
 
@@ -66,11 +67,15 @@ def train(
     `rounding` gives what a file will hold of a parameter: products are computed with that, and that is kept in the end.
     Raises `EdgeError` when the loss stays no number although the rate was lowered; what was learned is kept.
     """
+    failed_at = -1
     while True:
         try:
             return _Run(student, store, held, losses, plan, work, progress, teacher, layers, rounding).go()
         except _NotANumber as err:
             halved = _halvings(work)
+            # What was kept leads nowhere when it fails at once, twice.
+            stuck = err.step == failed_at == _kept_step(work) > 0
+            failed_at = err.step
             if halved >= _LOWERED:
                 raise EdgeError(
                     f"the loss is no number at step {err.step}, with a rate of {plan.rate / 2**halved:.2g} too; "
@@ -80,14 +85,28 @@ def train(
             PartialState().wait_for_everyone()  # all have read it
             if PartialState().is_main_process:
                 (work / "lowered").write_text(str(halved + 1))
+                for name in _STATES if stuck else ():
+                    shutil.rmtree(work / name, ignore_errors=True)
             PartialState().wait_for_everyone()
-            progress.say(f"the loss is no number at step {err.step}: going on from what was kept, at half the rate")
+            where = "from the beginning" if stuck else "from what was kept"
+            progress.say(f"the loss is no number at step {err.step}: going on {where}, at half the rate")
 
 
 class _NotANumber(Exception):
     def __init__(self, step: int) -> None:
         super().__init__(f"step {step}")
         self.step = step
+
+
+def _kept(work: Path) -> Path | None:
+    """The folder of the state that was kept last."""
+    return next((work / name for name in _STATES if (work / name / "at.json").is_file()), None)
+
+
+def _kept_step(work: Path) -> int:
+    """The step that the kept state is of, 0 where there is none."""
+    found = _kept(work)
+    return 0 if found is None else int(json.loads((found / "at.json").read_text())["step"])
 
 
 def _halvings(work: Path) -> int:
@@ -231,7 +250,10 @@ class _Run:
         if not math.isfinite(mean):
             self._optimizer.zero_grad()
             raise _NotANumber(step)
-        state.clip_grad_norm_(self._model.parameters(), _MOST_GRADIENT)
+        norm = state.clip_grad_norm_(self._model.parameters(), _MOST_GRADIENT)
+        if norm is not None and not math.isfinite(float(norm)):  # the step would leave weights that are no numbers
+            self._optimizer.zero_grad()
+            raise _NotANumber(step)
         self._optimizer.step()
         self._optimizer.zero_grad()
         return mean, n_all
@@ -282,7 +304,9 @@ class _Run:
         self._model.eval()
         with self._as_stored(), self._accelerator.autocast():
             found = answers.kld(self._model, self._held, texts_at_once=self._at_once)
-        better = math.isfinite(found) and (at["best"] is None or found < at["best"])
+        if not math.isfinite(found):
+            raise _NotANumber(at["step"])
+        better = at["best"] is None or found < at["best"]
         self._log(step=at["step"], held_out_kld=found)
         if better:
             at["best"], at["best_step"], at["worse"] = found, at["step"], 0
@@ -304,7 +328,7 @@ class _Run:
 
     def _keep(self, at: dict[str, Any]) -> None:
         """The whole state in a folder of its own, then one rename; the one before stays until then."""
-        work, final, old = (self._work / name for name in ("state.part", "state", "state.old"))
+        work, final, old = (self._work / name for name in ("state.part", *_STATES))
         if self._accelerator.is_main_process:
             shutil.rmtree(work, ignore_errors=True)
         self._accelerator.wait_for_everyone()
@@ -320,7 +344,7 @@ class _Run:
 
     def _restore(self) -> dict[str, Any]:
         """Where an earlier run was, or the beginning; the log is cut there."""
-        found = next((f for n in ("state", "state.old") if (f := self._work / n, (f / "at.json").is_file())[1]), None)
+        found = _kept(self._work)
         if found is None:
             self._cut_log(-1)
             return {"step": 0, "tokens": 0, "before": None, "best": None, "best_step": 0, "worse": 0, "cpu_s": 0.0}

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -326,6 +327,32 @@ def test_a_loss_that_is_no_number_lowers_the_rate_then_gives_up(tiny, texts, mon
         distill(tiny, recipe(texts, student={"depth": {"layers": 1}}, train=TRAIN), said)
 
 
+def test_a_rate_that_ruins_the_weights_is_said_and_nothing_is_published(tiny, texts, own_cache):
+    ruin = {**TRAIN, "tokens": 2_000, "rate": 1e30}
+    with pytest.raises(EdgeError, match=r"the loss is no number at step \d(.|\n)*lower rate under \[train\]"):
+        distill(tiny, recipe(texts, student={"depth": {"layers": 2}}, train=ruin))
+    assert not (own_cache / "students").exists()
+
+
+def test_what_was_kept_and_leads_nowhere_is_not_gone_on_from(tiny, texts, monkeypatch):
+    from edge.export.distill import train
+
+    real = train._Run._step
+
+    def broken(self, chosen, step):
+        if step == 2 and self._scale > 0.25:
+            raise train._NotANumber(step)
+        return real(self, chosen, step)
+
+    monkeypatch.setattr(train._Run, "_step", broken)
+    monkeypatch.setattr(train, "_KEEP_EVERY_S", -1)
+    said = Said()
+    distill(tiny, recipe(texts, student={"depth": {"layers": 2}}, train={**TRAIN, "tokens": 3_000}), said)
+    assert [line.partition("going on ")[2] for line in said.lines if "no number" in line] == [
+        "from what was kept, at half the rate", "from the beginning, at half the rate",
+    ]  # fmt: skip
+
+
 def test_it_stops_when_held_out_text_gets_no_better(tiny, texts):
     made = recipe(
         texts, student={"depth": {"layers": 2}}, train={**TRAIN, "rate": 0.5, "check_every": 1, "patience": 2}
@@ -386,12 +413,12 @@ def test_a_missing_text_is_said_before_any_work(tiny, texts):
 
 
 def test_text_the_teacher_does_not_understand_is_said(tiny, texts, monkeypatch):
-    from edge.export.distill import run
+    from edge.export import foreign
 
-    monkeypatch.setattr(run, "_FOREIGN", 0.01)  # a random teacher understands nothing, so everything is foreign
+    monkeypatch.setattr(foreign, "_TIMES", 0.01)  # a random teacher understands nothing, so everything is foreign
     said = Said()
     done = distill(tiny, recipe(texts, student={"depth": {"layers": 2}}), said)
-    assert any("tiny hardly understands text.txt: a perplexity of" in line for line in said.lines)
+    assert any(re.search(r"tiny hardly understands text.txt: .* and a perplexity of", line) for line in said.lines)
     assert "hardly understands" in done.record["warning"]
 
 

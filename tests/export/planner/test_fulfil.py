@@ -213,6 +213,7 @@ def test_a_plan_is_shown_as_table_json_and_page(planner, tmp_path, capsys):
         ("--format auto --quant 4bit", 2, "--format auto is for a budget"),
         ("--plot x.html", 2, "--plot is for a budget"),
         ("--max-size 90MB --or-better", 2, "--or-better cannot go with a budget"),
+        ("--max-size 90MB --plot no-such-folder/x.html", 2, "--plot: there is no folder"),
         ("--device toaster", 2, "there is no profile of a device 'toaster'"),
         ("--min-agreement 2", 2, "--min-agreement is a share between 0 and 1"),
         ("--min-agreement most", 2, "'most' is no share"),
