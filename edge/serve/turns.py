@@ -3,8 +3,9 @@
 1. Running two models at once makes both slower than running them in turn, for each already takes all cores.
    So there is one thread for all models, and it does the same small piece of work for everybody in turn.
 2. A seat is a model with a cache of its own. An answer takes the free seat whose cache begins most like its
-   prompt, so that a conversation goes on where it was; of equals, the one that was left the longest ago. What
-   that held is put on a shelf (`edge.serve.shelf`), and taken from there when its conversation goes on.
+   prompt, so that a conversation goes on where it was; of equals, and for a new conversation, the one that was left
+   the longest ago. What that held is put on a shelf (`edge.serve.shelf`), and
+   taken from there when its conversation goes on.
 3. Who finds no seat waits. Clients are served in turn, whatever number of requests each of them has waiting.
 4. Nothing that a client does reaches this thread: it puts what was said into a queue, and takes no notice of
    how fast anybody reads. Who has gone is left out at the next token.
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.errors import EdgeError
+from edge.runtimes.kept import WORTH
 from edge.runtimes.model import Model, Piece, Read, Stats
 from edge.runtimes.session import Sampling
 from edge.runtimes.sight import Prompt
@@ -181,6 +183,9 @@ class Seats:
         if line:
             self._waiting[client] = line
         model = max(self.free, key=lambda m: m.reusable(answer.prompt))
+        same = model.reusable(answer.prompt)
+        if same < WORTH and 2 * same < len(model.held):
+            model = self.free[0]  # all conversations begin with the same few words, and this is another one
         self.free.remove(model)
         return answer, model
 

@@ -94,7 +94,7 @@ def two_talks(tmp_path):
     def talk(**options):
         cached = []
         with serving(folder, **options) as server:
-            talks = [[{"role": "user", "content": letter * 300}] for letter in "ab"]
+            talks = [[{"role": "user", "content": "alike " + letter * 300}] for letter in "ab"]
             for _ in range(2):
                 for turns in talks:
                     done = HTTP.post(server.url + "/v1/chat/completions", json={"messages": turns}).json()
@@ -112,6 +112,12 @@ def test_conversations_that_share_a_seat_are_not_read_again(two_talks):
     cached, n, n_bytes = two_talks(shelf_bytes=1 << 20)
     assert min(cached) >= 600
     assert (n, n_bytes > 0) == (1, True)
+
+
+def test_conversations_that_begin_alike_have_seats_of_their_own(two_talks):
+    cached, n, _ = two_talks(parallel=2)
+    assert min(cached) >= 600
+    assert n == 0
 
 
 @pytest.mark.parametrize("shelf_bytes", [0, 100])
