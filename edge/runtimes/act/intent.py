@@ -15,7 +15,7 @@ from typing import Any
 
 from edge.errors import EdgeError, UsageError
 from edge.runtimes import tool_calls
-from edge.runtimes.act import amounts, candidates, clauses
+from edge.runtimes.act import amounts, candidates, clauses, plan
 from edge.runtimes.grammar import Grammars
 from edge.runtimes.model import Model
 from edge.runtimes.session import Sampling
@@ -133,6 +133,8 @@ class Reader:
         if len(found.calls) != 1:
             return found
         function = self.by_name[found.calls[0].name]
+        if plan.RESULT in wish and lacks(function, found.calls[0]):
+            return found  # that is what the words are for
         kin = [offered[n]["function"] for n in candidates.kin(wish, offered, function["name"], near=NEAR)]
         left = _left(wish, function, found.calls[0], [function, *kin])
         fitting = [f for f in kin if _has_place(f, wish, left)][:SHOWN_AT_ONCE]

@@ -74,7 +74,8 @@ def _checked(seconds: int, text: str) -> int:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.lower().split()).removeprefix("on ").rstrip(".")
+    plain = re.sub(r"['’]s\b", "", text.lower())  # "tomorrow's meetings"
+    return " ".join(plain.split()).removeprefix("on ").rstrip(".")
 
 
 def _day(words: str, today: date) -> tuple[date | None, str]:

@@ -450,6 +450,9 @@ def test_a_call_that_leaves_words_over_gives_way_to_one_that_has_a_place_for_the
     assert read("which notes mention wifi") == "list_notes"
     assert read("list my notes") == "list_notes"
     assert len(shown) == 1
+    monkeypatch.setattr(reader, "_look", lambda *a, **k: calls(("delete_note", {})))
+    assert read('delete the note of "the result"') == "delete_note"  # the number that it lacks is what that is for
+    monkeypatch.setattr(reader, "_look", look)
     text = "deleted"
     assert read("note 2 can be deleted") == "delete_note"
     assert read('note 2 should say "deleted"') == "edit_note"

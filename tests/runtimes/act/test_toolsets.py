@@ -460,6 +460,7 @@ def test_what_is_no_moment(text):
 
 def test_days_and_spans():
     assert str(moments.day("", NOW)) == "2026-11-25"
+    assert str(moments.day("tomorrow's first meeting", NOW)) == "2026-11-26"
     with pytest.raises(ToolError, match="'someday' is no day"):
         moments.day("someday", NOW)
     with pytest.raises(ToolError, match="'2026-02-30' is no day of the calendar"):
