@@ -170,7 +170,7 @@ def _refuse_full_disk(folder: Path, n_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if n_bytes + _SPARE_BYTES > free:
         raise EdgeError(
-            f"no room for the teacher's answers at {folder}: they take {n_bytes / 1e9:.2f} GB, {free / 1e9:.2f} GB "
-            f"is free",
+            f"no room for the teacher's answers at {folder}: they take {n_bytes / 1e6:,.0f} MB, "
+            f"{_SPARE_BYTES / 1e6:.0f} MB must stay free, and {free / 1e6:,.0f} MB are free",
             hint="free some space, set EDGE_CACHE to a folder on a larger disk, or ask for fewer tokens under [text]",
         )

@@ -23,7 +23,10 @@ def test_a_record_takes_at_most_150_bytes(k, vocab, kept):
 
 def test_a_full_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
-    with pytest.raises(EdgeError, match=r"no room for the teacher's answers[\s\S]*0.00 GB is free[\s\S]*EDGE_CACHE"):
+    with pytest.raises(
+        EdgeError,
+        match=r"no room for the teacher's answers[\s\S]*268 MB must stay free, and 1 MB are[\s\S]*EDGE_CACHE",
+    ):
         store.build(tmp_path / "s", TEXTS, lambda texts: [], k=4, vocab_size=50, progress=Silent())
     assert not list((tmp_path / "s").iterdir())
 
