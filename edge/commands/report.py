@@ -85,7 +85,8 @@ def _diff(args: argparse.Namespace) -> int:
     else:
         several = len({a.bundle.get("name") for a, _ in pairs}) > 1
         for row in rows:
-            values = f"{row['first']:>10.4g} -> {row['second']:>10.4g} {row['unit']:<6}"
+            scale, unit = (1e-6, "MB") if row["unit"] == "bytes" else (1.0, row["unit"])
+            values = f"{row['first'] * scale:>10.4g} -> {row['second'] * scale:>10.4g} {unit:<6}"
             bounds = f"x{row['ratio']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
             bundle = f"{row['model']} {row['bundle']}" if several else row["bundle"]
             print(f"{bundle:<28} {row['name']:<18} {values}  {bounds}{'  differs' if row['differs'] else ''}")

@@ -51,7 +51,8 @@ def labels(rows: Rows, *, whole: bool = False) -> dict[int, str]:
 def taken(rows: Rows) -> str:
     """When the runs of a group were taken, where there are several: before and after a change, as it may be."""
     runs = _runs(rows)
-    return ", ".join(f"run {i} {run.taken_at}" for i, run in enumerate(runs, 1)) if len(runs) > 1 else ""
+    said = ", ".join(f"run {i} at {run.taken_at}" for i, run in enumerate(runs, 1))
+    return f"taken: {said}" if len(runs) > 1 else ""
 
 
 def _runs(rows: Rows) -> list[Run]:
@@ -62,7 +63,8 @@ def notes(results: Sequence[Result], names: Mapping[int, str]) -> list[str]:
     """What speaks against the results; what is said of one of several has its name."""
     said = dict.fromkeys(note for r in results for note in r.notes)
     common = [note for note in said if all(note in r.notes for r in results)]
-    return common + [f"{names[id(r)]}: {note}" for r in results for note in r.notes if note not in common]
+    alone = [(names[id(r)], [note for note in r.notes if note not in common]) for r in results]
+    return common + [f"{name}: {'; '.join(found)}" for name, found in alone if found]
 
 
 def markdown(runs: Sequence[Run]) -> str:

@@ -177,7 +177,7 @@ def test_the_same_bundle_in_two_runs_is_told_apart():
     before, after = (dataclasses.replace(run, results=run.results[:1]) for run in (fixed_run(), fixed_run()))
     after = dataclasses.replace(after, taken_at="2026-11-25T06:00:00+00:00")
     text = render([before, after])
-    assert "run 1 2026-11-24T06:00:00+00:00, run 2 2026-11-25T06:00:00+00:00" in text
+    assert "taken: run 1 at 2026-11-24T06:00:00+00:00, run 2 at 2026-11-25T06:00:00+00:00" in text
     assert ">gguf q8_0, run 1<" in text
     assert ">gguf q8_0, run 2<" in text
     said = tables.markdown([before, after])
@@ -196,8 +196,8 @@ def test_so_are_two_bundles_that_are_called_alike():
 def test_what_is_said_of_one_bundle_has_its_name_in_markdown():
     run = fixed_run()
     first, second = run.results
-    run = dataclasses.replace(run, results=(dataclasses.replace(first, notes=("it swapped",)), second))
-    assert "- SmolLM2-135M-Instruct gguf q8_0: it swapped" in tables.markdown([run])
+    run = dataclasses.replace(run, results=(dataclasses.replace(first, notes=("it swapped", "it slept")), second))
+    assert "- SmolLM2-135M-Instruct gguf q8_0: it swapped; it slept" in tables.markdown([run])
 
 
 def test_on_a_phone_many_points_have_numbers_and_their_names_beneath():
