@@ -23,6 +23,7 @@ _OLDEST = 1  # what edge 0.1.0 of November 2026 wrote: everything of 2 that it l
 _LIMIT_BYTES = 256 << 20
 _RESAMPLES = 1000
 _DEVICE = ("model", "cpu", "physical_cores", "ram_bytes", "kernel", "governor")  # what speed depends on
+_WORDS = {"ram_bytes": "memory", "model": "device"}
 _MANY = 2000
 # Where one of these stands in a run, it is a number or nothing: somebody else may have written it.
 _NUMBERS = frozenset((
@@ -203,7 +204,23 @@ class Run:
             (k, result.settings.get(k), theirs.settings.get(k)) for k in sorted({*result.settings, *theirs.settings})
         ]
         rows.append(("emulated", result.emulated, theirs.emulated))
-        return "; ".join(f"{k.replace('_', ' ')} {x} and {y}" for k, x, y in rows if x != y)[:300]
+        said = [(_WORDS.get(k, k.replace("_", " ")), _said(k, x), _said(k, y)) for k, x, y in rows if x != y]
+        return "; ".join(f"{name} {x} and {y}" for name, x, y in said)[:300]
+
+
+def _said(name: str, value: Any) -> str:
+    """A value that results depend on, as people write it.
+
+    >>> _said("ram_bytes", 8 << 30), _said("depths", [16, 512]), _said("governor", None), _said("emulated", True)
+    ('8.0 GiB', '[16, 512]', 'unknown', 'yes')
+    """
+    if value is None:
+        return "unknown"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if name == "ram_bytes":
+        return f"{value / 2**30:.1f} GiB"
+    return str(value)
 
 
 def to_json(run: Run) -> str:

@@ -39,6 +39,7 @@ class Shelf:
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
         self._kept: list[_Kept] = []
+        self._too_long: int | None = None  # tokens whose cache alone was larger than the shelf
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -71,7 +72,7 @@ class Shelf:
 
     def _put(self, model: Model) -> None:
         held = tuple(model.held)
-        if len(held) != model.session.position:
+        if len(held) != model.session.position or (self._too_long is not None and len(held) >= self._too_long):
             return
         # A whole that begins with another holds all of it.
         others = [kept for kept in self._kept if kept.held != held[: len(kept.held)]]
@@ -79,7 +80,11 @@ class Shelf:
             arrays = tuple(model.session.keep())  # type: ignore[attr-defined]
         except EdgeError:  # a picture that is placed in rows and columns
             return
-        self._kept = [*others, _Kept(held, arrays)]
+        kept = _Kept(held, arrays)
+        if kept.n_bytes > self._most_bytes:
+            self._too_long = len(held)
+            return
+        self._kept = [*others, kept]
         while self.n_bytes > self._most_bytes:
             del self._kept[0]
 
