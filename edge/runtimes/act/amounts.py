@@ -80,12 +80,35 @@ def said(text: str) -> list[float]:
     return list(dict.fromkeys(found))
 
 
-def settled(about: Mapping[str, Any]) -> list[int | float]:
-    """What a schema leaves as the only number, or has as its default: that needs not to be said."""
+def number(about: Any) -> dict[str, Any] | None:
+    """The schema of a number in the schema of an argument; None when it can be something else. It may be nothing too.
+
+    >>> number({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]})
+    {'type': 'integer', 'minimum': 1}
+    """
+    if not isinstance(about, Mapping):
+        return None
+    kinds = about.get("type")
+    if isinstance(kinds, list) and (bare := [kind for kind in kinds if kind != "null"]):
+        kinds = "number" if set(bare) == {"integer", "number"} else bare[0] if len(bare) == 1 else None
+    if kinds in ("integer", "number"):
+        return {**about, "type": kinds}
+    options = [one for one in about.get("anyOf", about.get("oneOf", ())) if one != {"type": "null"}]
+    if len(options) != 1 or "type" in about or (found := number(options[0])) is None:
+        return None
+    rest = {key: value for key, value in about.items() if key not in ("anyOf", "oneOf")}
+    return {**found, **rest}
+
+
+def settled(about: Mapping[str, Any]) -> list[int | float | None]:
+    """What needs not to be said: a default, the only number that a schema leaves, or None where it may be nothing."""
     if isinstance(default := about.get("default"), (int, float)) and not isinstance(default, bool):
         return [default]
     low, high = about.get("minimum"), about.get("maximum")
-    return [low] if low is not None and low == high else []
+    if low is not None and low == high:
+        return [low]
+    options = about.get("type"), *about.get("anyOf", ()), *about.get("oneOf", ())
+    return [None] if {"type": "null"} in options or "null" in (options[0] or ()) else []
 
 
 def _meant(text: str, name: str, about: Mapping[str, Any]) -> list[float]:

@@ -208,8 +208,8 @@ def _says(wish: str, function: Mapping[str, Any], names: Sequence[str]) -> bool:
         if "enum" in about:
             if said.isdisjoint(str(value).lower() for value in about["enum"]):
                 return False
-        elif about.get("type") in ("integer", "number"):
-            if not amounts.values(wish, name, about):
+        elif (number := amounts.number(about)) is not None:
+            if not amounts.values(wish, name, number):
                 return False
         else:
             texts += 1
@@ -236,7 +236,7 @@ def _has_place(function: Mapping[str, Any], wish: str, words: set[str]) -> bool:
     """Whether the tool accounts for some of `words`, or can be called with some, and all its numbers were said."""
     parameters = function["parameters"]
     properties = {k: v for k, v in parameters.get("properties", {}).items() if isinstance(v, Mapping)}
-    numbers = [name for name, about in properties.items() if about.get("type") in ("integer", "number")]
+    numbers = [name for name, about in properties.items() if amounts.number(about) is not None]
     if not amounts.said(clauses.QUOTED.sub("", wish)) and set(numbers) & set(parameters.get("required", ())):
         return False
     texts = [about for about in properties.values() if about.get("type") == "string" and "enum" not in about]
@@ -263,12 +263,13 @@ def _held(function: Mapping[str, Any], words: str, replies: Mapping[str, str]) -
     parameters = function["parameters"]
     made: dict[str, Any] = {}
     for name, about in parameters.get("properties", {}).items():
-        if not isinstance(about, Mapping) or about.get("type") not in ("integer", "number") or "const" in about:
+        number = amounts.number(about)
+        if number is None or "const" in number:
             made[name] = about
             continue
-        said = amounts.values(replies.get(name, ""), name, about) or amounts.values(words, name, about)
-        if "enum" in about:
-            fitting = [n for n in about["enum"] if n in said]
+        said = amounts.values(replies.get(name, ""), name, number) or amounts.values(words, name, number)
+        if "enum" in number:
+            fitting = [n for n in number["enum"] if n in said]
             made[name] = {"enum": fitting} if fitting else about
         elif said:
             made[name] = {"enum": said}

@@ -216,6 +216,8 @@ class Mind:
                 report.unsaid.append(intent.question(self.reader.by_name[call.name], unsaid))
             elif not any((s.tool, s.arguments, s.open) == (step.tool, step.arguments, step.open) for s in steps):
                 steps.append(step)
+            elif plan.says_more(wish, step):
+                report.impossible.append(wish)  # the same was planned before, and has no use for the number in this
 
     def _rest(self, wish: str, step: Step, missing: Sequence[str], budget: Budget) -> Step:
         """A step whose missing arguments stand in an earlier wish: the model is told them, and says the others."""

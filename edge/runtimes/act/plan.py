@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge.runtimes.act import clauses
+from edge.runtimes.act import amounts, clauses
 from edge.runtimes.act.manifest import Tool
 from edge.runtimes.act.words import for_person
 from edge.runtimes.tool_calls import ToolCall
@@ -135,6 +135,17 @@ def filled(step: Step, results: Mapping[int, str], tool: Tool) -> dict[str, Any]
         about = tool.parameters.get("properties", {}).get(name, {})
         made[name] = _taken(results[number], name, about.get("type"))
     return {name: made[name] for name in tool.parameters.get("properties", made) if name in made} | made
+
+
+def says_more(wish: str, step: Step) -> bool:
+    """Whether a wish says a number that the step it came to has no use for.
+
+    >>> says_more("dim it to 30 percent", Step(1, "", "set_light", {"room": "hall", "state": "on"}))
+    True
+    """
+    values = list(step.arguments.values())
+    has_number = any(isinstance(value, (int, float)) for value in values)
+    return not has_number and bool(set(amounts.said(wish)) - set(amounts.said(" ".join(map(str, values)))))
 
 
 def to_come(step: Step, tool: Tool) -> bool:

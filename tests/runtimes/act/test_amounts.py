@@ -76,3 +76,21 @@ def test_what_needs_not_to_be_said() -> None:
     assert amounts.settled({"type": "integer", "default": 3}) == [3]
     assert amounts.settled({"type": "integer", "minimum": 4, "maximum": 4}) == [4]
     assert amounts.settled({"type": "integer", "minimum": 1, "maximum": 4}) == []
+    assert amounts.settled({"type": ["integer", "null"]}) == [None]
+
+
+@pytest.mark.parametrize(
+    ("about", "found"),
+    [
+        ({"type": ["integer", "null"], "minimum": 1}, {"type": "integer", "minimum": 1}),
+        ({"type": ["integer", "number"]}, {"type": "number"}),
+        ({"oneOf": [{"type": "null"}, {"type": "number"}], "title": "N"}, {"type": "number", "title": "N"}),
+        ({"type": ["integer", "string"]}, None),
+        ({"anyOf": [{"type": "integer"}, {"type": "string"}]}, None),
+        ({"type": "string"}, None),
+        ({}, None),
+        (True, None),
+    ],
+)
+def test_which_arguments_are_numbers(about: Any, found: dict[str, Any] | None) -> None:
+    assert amounts.number(about) == found

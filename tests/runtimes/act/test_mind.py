@@ -484,6 +484,9 @@ def test_a_required_number_that_was_not_said_is_left_out_and_can_be_asked_for() 
     assert held("water the roses", {"type": "integer", "default": 10}) == {"enum": [10]}
     assert held("water the roses", {"type": "integer", "minimum": 4, "maximum": 4}) == {"enum": [4]}
     assert held("water the roses", {"type": "integer", "const": 7}) == {"type": "integer", "const": 7}
+    maybe = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}  # as Python servers write it
+    assert held("water the roses", maybe) == {"enum": [None]}
+    assert held("water the roses for half an hour", maybe) == {"enum": [30]}
     choice = {"type": "integer", "enum": [5, 15, 30]}
     assert held("water the roses", choice) == choice
     assert held("water the roses for half an hour", choice) == {"enum": [30]}
@@ -552,6 +555,14 @@ def test_the_verb_of_a_wish_is_no_value_where_a_word_points_back(timed: World) -
     }
     report = timed.act("water the roses for 10 minutes, water them", table, rules=Policy(dry_run=True))
     assert [dict(done.step.arguments) for done in report.steps] == [{"bed": "roses", "minutes": 10}]
+
+
+def test_a_wish_that_comes_to_a_step_planned_before_says_that_its_number_is_of_no_use(timed: World) -> None:
+    wish = "set it to 30 percent"
+    table = {"read the meter": calls(("look", {})), plan.pointed(wish): calls(("look", {}))}
+    report = timed.act(f"read the meter and {wish}", table, rules=Policy(dry_run=True))
+    assert len(report.steps) == 1
+    assert report.impossible == [wish]
 
 
 def test_another_way_that_lacks_a_number_is_not_tried(timed: World) -> None:
