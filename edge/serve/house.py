@@ -137,6 +137,7 @@ class House:
     def __init__(self, turns: Turns) -> None:
         self.turns = turns
         self.served: dict[str, Served] = {}
+        self._keep_in: Path | None = None
         self._desk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="edge-desk")
 
     def open(
@@ -150,8 +151,11 @@ class House:
         max_tokens: int = 1024,
         looks_up: bool = True,
         shelf_bytes: int = 0,
+        keep_in: Path | None = None,
     ) -> None:
         """Open every bundle, `parallel` caches each, and for each `shelf_bytes` for conversations that lost theirs.
+
+        Those are taken from the folder `keep_in`, and written there by `close`.
 
         Raises as `open_bundle`, and closes what was opened.
         """
@@ -169,7 +173,11 @@ class House:
                     model.close()
                 raise
             names.add(name)
+            # Before anybody asks: from then on, models and shelf belong to the thread that computes.
             self.served[name] = Served(name, models, self.turns, max_tokens=max_tokens, shelf_bytes=shelf_bytes)
+            if keep_in is not None:
+                self._keep_in = keep_in
+                self.served[name].seats.shelf.load(first, keep_in)
 
     def find(self, name: str) -> Served:
         """The bundle of this name; without a name the only one, or the first. `Refusal` 404 for an unknown name."""
@@ -208,6 +216,8 @@ class House:
         self._desk.shutdown(wait=True, cancel_futures=True)
         self.turns.close()
         for served in self.served.values():
+            if self._keep_in is not None:
+                served.seats.shelf.save(served.models, self._keep_in)
             for model in reversed(served.models):
                 model.close()
         self.served = {}

@@ -7,11 +7,14 @@ and the own one read from its beginning.
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.errors import EdgeError
-from edge.runtimes.kept import WORTH
+from edge.errors import EdgeError, InputError
+from edge.runtimes.kept import WORTH, keep, restore
 from edge.runtimes.model import Model
 from edge.runtimes.sight import Prompt
 
@@ -70,6 +73,42 @@ class Shelf:
             model.session.rewind(0)
             model.hold(())
 
+    def save(self, models: Sequence[Model], folder: Path) -> None:
+        """Write what waits, and what the models hold, for `load`; in the place of what was written of this bundle.
+
+        As much as the shelf has room for. What cannot be written is read again another time.
+        """
+        model = models[0]
+        for seated in models:
+            if len(seated.held) >= WORTH and hasattr(seated.session, "keep"):
+                self._put(seated)
+        unused = set(_files(model, folder))
+        for i, kept in enumerate(self._kept):
+            path = folder / f"{model.bundle.id}-{i}.cache"
+            try:
+                model.session.restore(len(kept.held), kept.arrays)  # type: ignore[attr-defined]
+                model.hold(kept.held)
+                keep(model, path)
+            except (EdgeError, OSError) as err:
+                log.warning("a conversation is not kept: %s", err)
+                break
+            unused.discard(path)
+        for path in unused:
+            path.unlink(missing_ok=True)
+
+    def load(self, model: Model, folder: Path) -> None:
+        """Take back what was saved of this model's bundle; what is damaged or of another runtime is removed."""
+        for path in _files(model, folder):
+            try:
+                if restore(model, path):
+                    self._put(model)
+            except (InputError, OSError) as err:
+                log.warning("a conversation is read again: %s", err)
+                path.unlink(missing_ok=True)
+        if model.session.position:
+            model.session.rewind(0)
+        model.hold(())
+
     def _put(self, model: Model) -> None:
         held = tuple(model.held)
         if len(held) != model.session.position or (self._too_long is not None and len(held) >= self._too_long):
@@ -87,6 +126,15 @@ class Shelf:
         self._kept = [*others, kept]
         while self.n_bytes > self._most_bytes:
             del self._kept[0]
+
+
+def _files(model: Model, folder: Path) -> list[Path]:
+    """What was written of this model's bundle, the one left the longest ago first."""
+    name = re.compile(re.escape(model.bundle.id) + r"-(\d{1,6})\.cache")
+    if not folder.is_dir():
+        return []
+    found = [(int(match[1]), path) for path in folder.iterdir() if (match := name.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
 
 
 def _same(held: tuple[int, ...], prompt: Prompt) -> int:

@@ -42,6 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep-mb", type=int, metavar="N",
         help=f"memory for conversations that another took the place of ({_KEEP_MB}, or an eighth of what is free)",
     )  # fmt: skip
+    group.add_argument(
+        "--keep-in", type=Path, metavar="FOLDER",
+        help="write them there when it stops, and go on with them when it starts",
+    )  # fmt: skip
     group.add_argument("--queue", type=int, default=64, metavar="N", help="requests that may wait (64); others get 429")
     group.add_argument("--max-tokens", type=int, default=1024, metavar="N", help="where none is asked for (1024)")
     group.add_argument("--grace", type=float, default=10.0, metavar="S", help="seconds to finish when stopped (10)")
@@ -61,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"--{name.replace('_', '-')} must be from {low} to {high}")
     if args.keep_mb is not None and not 0 <= args.keep_mb <= 1 << 20:
         raise UsageError("--keep-mb must be from 0 to 1048576")
+    if args.keep_in is not None:
+        _private(args.keep_in, args.keep_mb)
     if not 0 <= args.port < 1 << 16:
         raise UsageError("--port must be from 0 to 65535")
     if not 0 <= args.grace <= 3600:
@@ -90,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         house.open(
             args.bundles, parallel=args.parallel, threads=args.threads, context_length=args.context,
             check=not args.no_check, max_tokens=args.max_tokens, looks_up=not args.no_lookup,
-            shelf_bytes=_shelf_bytes(args) // len(args.bundles),
+            shelf_bytes=_shelf_bytes(args) // len(args.bundles), keep_in=args.keep_in,
         )  # fmt: skip
         guarded = guard.Guard(
             app.application(house, metrics), loopback=loopback, token=token,
@@ -115,6 +121,19 @@ def run(args: argparse.Namespace) -> int:
         listener.close()
         house.close()
     return 0
+
+
+def _private(folder: Path, keep_mb: int | None) -> None:
+    """Make the folder, for this user alone. `UsageError` for one that others could put something into."""
+    if keep_mb == 0:
+        raise UsageError("--keep-in keeps what --keep-mb has room for, and that is 0")
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as err:
+        raise UsageError(f"{folder} cannot be a folder for conversations: {err.strerror}") from None
+    found = folder.stat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise UsageError(f"others can write to {folder}", hint=f"chmod 700 {folder}, or name another")
 
 
 def _shelf_bytes(args: argparse.Namespace) -> int:

@@ -91,7 +91,7 @@ def two_talks(tmp_path):
     folder = tmp_path / "tiny"
     tiny_bundle(folder)
 
-    def talk(**options):
+    def talk(*, whole=False, **options):
         cached = []
         with serving(folder, **options) as server:
             talks = [[{"role": "user", "content": "alike " + letter * 300}] for letter in "ab"]
@@ -103,7 +103,7 @@ def two_talks(tmp_path):
                     cached.append(done["usage"]["prompt_tokens_details"]["cached_tokens"])
                     turns += [{"role": "assistant", "content": said}, {"role": "user", "content": "more"}]
             shelf = next(iter(server.house.served.values())).seats.shelf
-        return cached[2:], len(shelf), shelf.n_bytes
+        return cached if whole else cached[2:], len(shelf), shelf.n_bytes
 
     return talk
 
@@ -112,6 +112,22 @@ def test_conversations_that_share_a_seat_are_not_read_again(two_talks):
     cached, n, n_bytes = two_talks(shelf_bytes=1 << 20)
     assert min(cached) >= 600
     assert (n, n_bytes > 0) == (1, True)
+
+
+def test_a_server_that_starts_again_goes_on_with_them(two_talks, tmp_path, caplog):
+    home = tmp_path / "kept"
+    home.mkdir()
+    two_talks(shelf_bytes=1 << 20, keep_in=home)
+    assert sorted(p.name[-8:] for p in home.iterdir()) == ["-0.cache", "-1.cache"]
+    assert {p.stat().st_mode & 0o777 for p in home.iterdir()} == {0o600}
+    again, _, _ = two_talks(shelf_bytes=1 << 20, keep_in=home, whole=True)
+    assert min(again) >= 300
+    first, second = sorted(home.iterdir())
+    first.write_bytes(first.read_bytes()[:-9])
+    second.write_bytes(b"edge cache 1\n")
+    again, _, _ = two_talks(shelf_bytes=1 << 20, keep_in=home, whole=True)
+    assert max(again[:2]) < 100
+    assert caplog.text.count("a conversation is read again") == 2
 
 
 def test_conversations_that_begin_alike_have_seats_of_their_own(two_talks):
