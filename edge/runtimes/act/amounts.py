@@ -47,7 +47,7 @@ _PARTS: tuple[tuple[str, str], ...] = (
     (rf"\b(?:a )?quarter (?:of an? )?({_UNIT})\b", r"0.25 \1"),
     (rf"\b3 quarters of an? ({_UNIT})\b", r"0.75 \1"),
     (r"\ba (?:dozen)\b", "12"),
-    (r"\ba (?:couple|pair)\b|\btwice\b", "2"),
+    (r"\ba (?:couple|pair)(?: of)?\b|\btwice\b", "2"),
     (r"\bnoon\b", "12:00"),
     (r"\bmidnight\b", "0:00"),
 )
@@ -72,12 +72,37 @@ def said(text: str) -> list[float]:
     """Numbers in a text, each once; those in quotation marks only where there are no others."""
     if (outside := clauses.QUOTED.sub("", text)) != text and (found := said(outside)):
         return found
-    plain = _in_digits(text)
+    plain = in_digits(text)
     found = [float(n) for n in _NUMBER.findall(plain)]
     found += [float(n) * 12 for n in re.findall(rf"({_N}) dozens?\b", plain)]
     # In small letters: "The Third Man" is a name.
     found += [float(_PLACES[word]) for word in re.findall(rf"\b(?:the|my|this|that) ({'|'.join(_PLACES)})\b", text)]
     return list(dict.fromkeys(found))
+
+
+def times_of_day(plain: str) -> list[tuple[int, int]]:
+    """Times of day in a text `in_digits`, as hour and minute."""
+    found = []
+    for to, quarter, hour in re.findall(r"\b(half|quarter|\d{1,2})(?: minutes?)? (past|to) (1[0-2]|\d)\b", plain):
+        minutes = {"half": 30, "quarter": 15}.get(to) or int(to)
+        found.append((int(hour), minutes) if quarter == "past" else ((int(hour) - 1) % 24, 60 - minutes))
+    for at in [] if found else _CLOCK.finditer(plain):
+        hour, half = int(at["h"] or at["h2"] or at["h3"]), at["half"] or at["half2"]
+        found.append((hour % 12 + (12 if half == "p" else 0) if half else hour, int(at["m"] or 0)))
+    return found
+
+
+def in_digits(text: str) -> str:
+    """A text with its numbers in digits.
+
+    >>> in_digits("Two hundred and five pens in half an hour")
+    '205 pens in 0.5 hour'
+    """
+    plain = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text.lower())
+    plain = _RUN.sub(_counted, re.sub(r"\ban? (hundred|thousand)\b", r"one \1", plain))
+    for pattern, instead in _PARTS:
+        plain = re.sub(pattern, instead, plain)
+    return plain
 
 
 def number(about: Any) -> dict[str, Any] | None:
@@ -114,8 +139,8 @@ def settled(about: Mapping[str, Any]) -> list[int | float | None]:
 def _meant(text: str, name: str, about: Mapping[str, Any]) -> list[float]:
     """All numbers of a text, unless some of them are times of the argument's own kind."""
     outside = clauses.QUOTED.sub("", text)
-    plain = _in_digits(outside)
-    if name in ("hour", "minute") and (times := _times(plain)):
+    plain = in_digits(outside)
+    if name in ("hour", "minute") and (times := times_of_day(plain)):
         return list(dict.fromkeys(float(time[name == "minute"]) for time in times))
     called = f"{name} {about.get('title', '')} {about.get('description', '')}".lower().replace("_", " ")
     unit = re.search(rf"\b({_UNIT})s?\b", called)
@@ -147,31 +172,6 @@ def _spans_s(plain: str) -> list[float]:
             found.append(seconds)
         end = span.end()
     return found
-
-
-def _times(plain: str) -> list[tuple[int, int]]:
-    """Times of day, as hour and minute."""
-    found = []
-    for to, quarter, hour in re.findall(r"\b(half|quarter|\d{1,2})(?: minutes?)? (past|to) (\d{1,2})\b", plain):
-        minutes = {"half": 30, "quarter": 15}.get(to) or int(to)
-        found.append((int(hour), minutes) if quarter == "past" else ((int(hour) - 1) % 24, 60 - minutes))
-    for at in [] if found else _CLOCK.finditer(plain):
-        hour, half = int(at["h"] or at["h2"] or at["h3"]), at["half"] or at["half2"]
-        found.append((hour % 12 + (12 if half == "p" else 0) if half else hour, int(at["m"] or 0)))
-    return found
-
-
-def _in_digits(text: str) -> str:
-    """A text with its numbers in digits.
-
-    >>> _in_digits("Two hundred and five pens in half an hour")
-    '205 pens in 0.5 hour'
-    """
-    plain = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text.lower())
-    plain = _RUN.sub(_counted, re.sub(r"\ban? (hundred|thousand)\b", r"one \1", plain))
-    for pattern, instead in _PARTS:
-        plain = re.sub(pattern, instead, plain)
-    return plain
 
 
 def _counted(run: re.Match[str]) -> str:

@@ -1,18 +1,18 @@
-"""Days and times as people and small models write them: `2026-11-26 09:30`, `tomorrow at 9`, `in 20 minutes`."""
+"""Days and times as people and small models write them: `2026-11-26 09:30`, `tomorrow at nine`, `in half an hour`."""
 
 from __future__ import annotations
 
 import re
 from datetime import date, datetime, time, timedelta
 
+from edge.runtimes.act import amounts
 from edge.runtimes.act.ran import ToolError
 
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _NEAR = {"today": 0, "tonight": 0, "tomorrow": 1, "yesterday": -1}
 _UNITS_S = {"second": 1, "sec": 1, "s": 1, "minute": 60, "min": 60, "m": 60, "hour": 3600, "h": 3600, "day": 86400}
 _UNITS_S["week"] = 7 * 86400
-_NAMED = {"noon": time(12), "midnight": time(0)}
-_SPAN = re.compile(r"(\d{1,6}|an?|one)\s*([a-z]+)")
+_SPAN = re.compile(r"(\d{1,6}(?:\.\d+)?|an?)\s*([a-z]+)")
 _CLOCK = re.compile(r"(\d{1,2})(?:[:.](\d{2}))?\s*(am|pm|o'clock)?")
 _FORMS = "write it like '2026-11-26 09:30', 'tomorrow 9:30', 'friday' or 'in 20 minutes'"
 
@@ -55,16 +55,16 @@ def span_s(text: str) -> int:
     words = _plain(text).replace(" and ", " ")
     if words.isdigit():
         return _checked(int(words), text)
-    total, at = 0, 0
+    total, at = 0.0, 0
     for found in _SPAN.finditer(words):
         unit = _UNITS_S.get(found[2], _UNITS_S.get(found[2].removesuffix("s")))
         if unit is None or words[at : found.start()].strip():
             raise ToolError(f"{text!r} is no length of time", hint="write it like '20 minutes' or '1 hour 30 minutes'")
-        total += (int(found[1]) if found[1].isdigit() else 1) * unit
+        total += (float(found[1]) if found[1][0].isdigit() else 1) * unit
         at = found.end()
-    if not total or words[at:].strip():
+    if total < 1 or words[at:].strip():
         raise ToolError(f"{text!r} is no length of time", hint="write it like '20 minutes' or '1 hour 30 minutes'")
-    return _checked(total, text)
+    return _checked(round(total), text)
 
 
 def _checked(seconds: int, text: str) -> int:
@@ -74,7 +74,7 @@ def _checked(seconds: int, text: str) -> int:
 
 
 def _plain(text: str) -> str:
-    plain = re.sub(r"['’]s\b", "", text.lower())  # "tomorrow's meetings"
+    plain = re.sub(r"['’]s\b", "", amounts.in_digits(text))  # "tomorrow's meetings"
     return " ".join(plain.split()).removeprefix("on ").rstrip(".")
 
 
@@ -97,8 +97,8 @@ def _day(words: str, today: date) -> tuple[date | None, str]:
 
 
 def _clock(words: str) -> time | None:
-    if words in _NAMED:
-        return _NAMED[words]
+    if re.fullmatch(r"\w+(?: minutes?)? (?:past|to) \d+", words) and (named := amounts.times_of_day(words)):
+        return time(*named[0]) if 0 <= named[0][1] < 60 else None
     found = _CLOCK.match(words)
     if not found or words[found.end() :].removeprefix(":00").strip():
         return None

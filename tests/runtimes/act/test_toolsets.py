@@ -445,14 +445,18 @@ def test_on_the_phone_itself_there_is_no_adb(tools, program, tmp_path, monkeypat
         ("friday", "2026-11-27 00:00"), ("on Wednesday at noon", "2026-12-02 12:00"),
         ("next monday at 8:05 am", "2026-11-30 08:05"), ("22:00", "2026-11-25 22:00"), ("9", "2026-11-26 09:00"),
         ("in 20 minutes", "2026-11-25 21:20"), ("in an hour and 5 minutes", "2026-11-25 22:05"),
-        ("12 am", "2026-11-26 00:00"),
+        ("12 am", "2026-11-26 00:00"), ("midnight", "2026-11-26 00:00"),
+        ("tomorrow at nine", "2026-11-26 09:00"), ("tomorrow at quarter to ten", "2026-11-26 09:45"),
+        ("in half an hour", "2026-11-25 21:30"), ("in an hour and a half", "2026-11-25 22:30"),
     ],
 )  # fmt: skip
 def test_moments(text, found):
     assert moments.moment(text, NOW).strftime("%Y-%m-%d %H:%M") == found
 
 
-@pytest.mark.parametrize("text", ["", "soon", "25:00", "13 pm", "tomorrow maybe", "9:75", "at"])
+@pytest.mark.parametrize(
+    "text", ["", "soon", "25:00", "13 pm", "tomorrow maybe", "9:75", "at", "five to 25", "half past"]
+)
 def test_what_is_no_moment(text):
     with pytest.raises(ToolError, match="is no time"):
         moments.moment(text, NOW)
@@ -467,6 +471,9 @@ def test_days_and_spans():
         moments.day("2026-02-30", NOW)
     assert moments.span_s("90") == 90
     assert moments.span_s("2h 5min") == 7500
+    assert moments.span_s("ten minutes") == 600
+    assert moments.span_s("one hour and twenty-five minutes") == 5100
+    assert moments.span_s("a couple of minutes") == 120
     for text in ("", "soon", "3 bananas", "5 minutes or so", "x 5 minutes", "10 sheep"):
         with pytest.raises(ToolError, match="is no length of time"):
             moments.span_s(text)
