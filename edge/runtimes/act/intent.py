@@ -15,7 +15,7 @@ from typing import Any
 
 from edge.errors import EdgeError, UsageError
 from edge.runtimes import tool_calls
-from edge.runtimes.act import amounts, candidates, clauses, plan
+from edge.runtimes.act import amounts, candidates, clauses, moments, plan
 from edge.runtimes.grammar import Grammars
 from edge.runtimes.model import Model
 from edge.runtimes.session import Sampling
@@ -172,7 +172,21 @@ class Reader:
         answer = tool_calls.read(text)
         if names := answer.asks_for:
             return self._asking(names, ranked)
-        return Meaning(calls=_once(answer.calls), said="" if answer.refuses else answer.text.strip())
+        calls = [self._dated(call, words) for call in answer.calls] if self.copy else answer.calls
+        return Meaning(calls=_once(calls), said="" if answer.refuses else answer.text.strip())
+
+    def _dated(self, call: ToolCall, words: str) -> ToolCall:
+        """A call whose times of day have their days, which small models leave out; not those that it has elsewhere."""
+        properties = self.by_name[call.name]["parameters"].get("properties", {})
+        made = dict(call.arguments)
+        for name, value in call.arguments.items():
+            about = properties.get(name)
+            free = isinstance(about, Mapping) and {"type"} <= about.keys() <= {"type", "description", "title"}
+            if free and isinstance(value, str):
+                dated = moments.with_day(value, words)
+                others = " ".join(str(other).lower() for key, other in made.items() if key != name)
+                made[name] = value if dated.split()[0].lower() in others.split() else dated
+        return ToolCall(call.name, made)
 
     def _asking(self, names: Sequence[str], ranked: Sequence[Any]) -> Meaning:
         """The likeliest tool that needs all of `names`; nothing when none does."""

@@ -46,6 +46,21 @@ def day(text: str, now: datetime) -> date:
     return found
 
 
+def with_day(value: str, said: str) -> str:
+    """A time of day with the day that stands beside it in what was said; other values as they are.
+
+    >>> with_day("11:45", "reserve the hall for friday 11:45")
+    'friday 11:45'
+    """
+    if _clock(_plain(value).removeprefix("at ").strip()) is None:
+        return value
+    days, bare = rf"(?:(?:next|this) )?(?:{'|'.join((*_DAYS, *_NEAR))})", re.escape(value)
+    if before := re.search(rf"\b{days},?(?: at)? {bare}(?!\w)", said, re.IGNORECASE):
+        return before[0]
+    behind = re.search(rf"(?<!\w){bare},?(?: on)? ({days})\b", said, re.IGNORECASE)
+    return f"{behind[1]} {value}" if behind else value
+
+
 def span_s(text: str) -> int:
     """How long `text` is, in seconds: `90`, `20 minutes`, `1 hour 30 minutes`. Raises `ToolError` for none.
 

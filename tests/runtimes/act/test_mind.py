@@ -458,6 +458,16 @@ def test_a_call_that_leaves_words_over_gives_way_to_one_that_has_a_place_for_the
     assert read('note 2 should say "deleted"') == "edit_note"
 
 
+def test_a_time_keeps_its_day_unless_another_argument_has_it(echo: Model) -> None:
+    text = {"type": "string"}
+    about = {"name": "meet", "parameters": {"properties": {"day": text, "at": text}}}
+    reader = Reader(echo, [{"type": "function", "function": about}])
+    wish = "meet Ada tomorrow at 9:30"
+    assert reader._dated(ToolCall("meet", {"at": "9:30"}), wish).arguments == {"at": "tomorrow at 9:30"}
+    both = {"day": "tomorrow", "at": "9:30"}
+    assert reader._dated(ToolCall("meet", both), wish).arguments == both
+
+
 def test_numbers_in_quotation_marks_are_words() -> None:
     function = {"name": "n", "parameters": {"properties": {"id": {"type": "integer"}}, "required": ["id"]}}
     held = intent._held(function, 'change note 2 to "gate 9"', {})

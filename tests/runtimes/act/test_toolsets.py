@@ -462,6 +462,22 @@ def test_what_is_no_moment(text):
         moments.moment(text, NOW)
 
 
+@pytest.mark.parametrize(
+    ("value", "said", "found"),
+    [
+        ("11:45", "reserve the hall for friday 11:45", "friday 11:45"),
+        ("noon", "move it to next Friday at noon", "next Friday at noon"),
+        ("11:45", "reserve the hall at 11:45 on friday", "friday 11:45"),
+        ("9", "wake me tomorrow at 9", "tomorrow at 9"),
+        ("9:30", "wake me at 9:30", "9:30"),
+        ("friday 9:30", "wake me friday 9:30", "friday 9:30"),
+        ("tea", "tomorrow tea", "tea"),
+    ],
+)
+def test_a_time_has_the_day_beside_it(value, said, found):
+    assert moments.with_day(value, said) == found
+
+
 def test_days_and_spans():
     assert str(moments.day("", NOW)) == "2026-11-25"
     assert str(moments.day("tomorrow's first meeting", NOW)) == "2026-11-26"
