@@ -45,8 +45,15 @@ def calibration_need(checkpoint: Checkpoint) -> Need:
 
 
 def planning_need(checkpoint: Checkpoint) -> Need:
-    """What measuring sensitivities takes: the source in float32, a copy to round, the gradient of its largest part."""
+    """What measuring sensitivities takes: the source in float32, a copy to round, the gradient of its largest part.
+
+    Of a source that is read layer by layer: the layer, what is made of it, and its gradient; of an embedding that is
+    the head too, two gradients.
+    """
     n, windows = checkpoint.n_parameters, 24
+    if not holds_source(checkpoint):
+        time_s = 10 + n * (2 * windows * _READ_S + windows * 256 * 4 * _COMPUTE_S)
+        return Need(_STREAMED_BYTES + 20 * largest_layer(checkpoint), disk_bytes=0, time_s=time_s, who=_PLANNING)
     ram_bytes = _GATE_BASE_BYTES + 8 * n + 4 * largest_layer(checkpoint)
     return Need(ram_bytes, disk_bytes=0, time_s=10 + windows * 256 * 3 * n * _COMPUTE_S, who=_PLANNING)
 

@@ -6,8 +6,9 @@ the source in memory is; what it computes is the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import EdgeError
@@ -16,6 +17,14 @@ from edge.export.preflight import PASS_BYTES
 
 if TYPE_CHECKING:
     import torch
+
+
+@dataclass
+class _Coming:
+    """How weights come: as what `parameter(name, values)` gives, and once more for the way back if `recomputed`."""
+
+    parameter: Callable[[str, torch.Tensor], torch.nn.Parameter]
+    recomputed: bool = False
 
 
 def causal_lm(checkpoint: Checkpoint, config: Any) -> Any:
@@ -30,11 +39,34 @@ def causal_lm(checkpoint: Checkpoint, config: Any) -> Any:
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model = model.eval()
     stored = _stored_names(model, checkpoint)
+    model.streamed = _Coming(_frozen)
     for prefix, unit in _units(model):
         wanted = {name: stored[f"{prefix}.{name}"] for name, _ in unit.named_parameters()}
-        _bring(unit, wanted, checkpoint)
-    model.streamed = True
+        _bring(unit, wanted, checkpoint, model.streamed)
     return model
+
+
+@contextmanager
+def changed(
+    model: Any, parameter: Callable[[str, torch.Tensor], torch.nn.Parameter], *, recomputed: bool = False
+) -> Iterator[None]:
+    """Within, the model computes with what `parameter(name, values)` makes of each tensor of the checkpoint.
+
+    `recomputed`: what a layer computes is not kept for a way back, but computed again on it, with weights that come
+    once more. Then gradients of all can be had with one layer in memory: parameters that come are new ones each time.
+    """
+    before, model.streamed.parameter = model.streamed.parameter, parameter
+    model.streamed.recomputed = recomputed
+    try:
+        yield
+    finally:
+        model.streamed.parameter, model.streamed.recomputed = before, False
+
+
+def _frozen(_: str, values: torch.Tensor) -> torch.nn.Parameter:
+    import torch
+
+    return torch.nn.Parameter(values, requires_grad=False)
 
 
 @contextmanager
@@ -111,21 +143,32 @@ def _stored_names(model: Any, checkpoint: Checkpoint) -> dict[str, str]:
     return out
 
 
-def _bring(unit: Any, wanted: dict[str, str], checkpoint: Checkpoint) -> None:
+def _bring(unit: Any, wanted: dict[str, str], checkpoint: Checkpoint, coming: _Coming) -> None:
     """Read the unit's weights before it computes, forget them after."""
     import torch
+    from torch.utils.checkpoint import checkpoint as recomputed
 
     places = {name: (unit.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in wanted}
     empty = {name: module._parameters[leaf] for name, (module, leaf) in places.items()}
 
-    def load(*_: Any) -> None:
+    compute = unit.forward
+    # What takes ids or gives logits has nothing before or after it that could be forgotten.
+    layer = any(True for _ in unit.children())
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if coming.recomputed and layer:
+            # The other way keeps the parameters of the first time, and so all of them.
+            return recomputed(lambda *given: once(*given, **kwargs), *args, use_reentrant=True)
+        return once(*args, **kwargs)
+
+    def once(*args: Any, **kwargs: Any) -> Any:
         for name, (module, leaf) in places.items():
             values = torch.from_numpy(checkpoint.read(wanted[name]))
-            module._parameters[leaf] = torch.nn.Parameter(values, requires_grad=False)
+            module._parameters[leaf] = coming.parameter(wanted[name], values)
+        try:
+            return compute(*args, **kwargs)
+        finally:
+            for name, (module, leaf) in places.items():
+                module._parameters[leaf] = empty[name]
 
-    def forget(*_: Any) -> None:
-        for name, (module, leaf) in places.items():
-            module._parameters[leaf] = empty[name]
-
-    unit.register_forward_pre_hook(load)
-    unit.register_forward_hook(forget, always_call=True)
+    unit.forward = forward

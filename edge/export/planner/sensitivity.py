@@ -17,8 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edge.errors import UsageError
-from edge.export import cache, expert_use, experts, preflight
+from edge.export import cache, expert_use, experts, preflight, streamed
 from edge.export.calibrate import Calibration
 from edge.export.checkpoint import Checkpoint
 from edge.export.planner.front import Law, law
@@ -32,6 +31,7 @@ _WINDOWS = 16  # gradients are summed over whole matrices: more windows change t
 _TRIED = 4  # windows on which the source is rounded as a trial
 _TRIAL_BITS = (6, 4)
 _TRIAL_BLOCK = 32
+_EMBEDDING = "model.embed_tokens.weight"
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,13 @@ class Sensitivity:
 
 
 def measure(checkpoint: Checkpoint, calibration: Calibration, progress: Progress | None = None) -> Sensitivity:
-    """From the cache, or measured now. Raises `UsageError` for a source that does not fit in memory."""
+    """From the cache, or measured now; of a source that does not fit in memory, layer by layer.
+
+    Raises `EdgeError` when there is no memory for that either.
+    """
     import numpy as np
 
     progress = progress or Silent()
-    if not preflight.holds_source(checkpoint):
-        raise UsageError(
-            f"planning for a budget runs {checkpoint.name} backwards, for which it must be in memory: "
-            f"{4 * checkpoint.n_parameters / 1e9:.0f} GB in float32 are more than half of what is available",
-            hint="choose a quantization yourself with --quant, or plan on a larger machine",
-        )
     key = cache.key(checkpoint=checkpoint.id, calibration=calibration.sha256, code=cache.code_of(__name__))
     folder = cache.find("sensitivity", key)
     if folder is None:
@@ -100,17 +97,21 @@ def _measured(checkpoint: Checkpoint, calibration: Calibration, progress: Progre
     import torch
 
     model = load_model(checkpoint)
-    places = dict(_matrices(model, checkpoint))
+    whole = not streamed.is_streamed(model)
+    places = dict(_matrices(model, checkpoint)) if whole else {}
     windows = some(calibration.windows, _WINDOWS)
     progress.start("measuring how much each matrix matters", len(windows) + _TRIED * len(_TRIAL_BITS))
-    sums = _fisher(model, windows, places, progress)
+    sums = _fisher(model, windows, places, progress) if whole else _streamed_fisher(model, windows, progress)
     n_tokens = sum(len(w) for w in windows)
     found = {f"rows/{name}": (r / n_tokens).numpy() for name, (r, _) in sums.items()}
     found |= {f"columns/{name}": (c / n_tokens).numpy() for name, (_, c) in sums.items()}
     few = some(calibration.windows, _TRIED)
     with torch.inference_mode():
         found["floor"] = _floor(model, few)
-        found["trials"] = _trials(model, few, places, found, progress, len(windows))
+        if whole:
+            found["trials"] = _trials(model, few, places, found, progress, len(windows))
+        else:
+            found["trials"] = _streamed_trials(model, few, found, progress, len(windows))
     return found
 
 
@@ -118,7 +119,6 @@ def _fisher(
     model: Any, windows: Sequence[Sequence[int]], places: Mapping[str, Any], progress: Progress
 ) -> dict[str, tuple[Any, Any]]:
     """Row and column sums of the squared gradients, over all windows; one gradient in memory at a time."""
-    import torch
 
     sums: dict[str, tuple[Any, Any]] = {}
     cut: dict[int, list[tuple[str, Any]]] = {}  # what a parameter of the model holds, and where in its gradient
@@ -136,20 +136,57 @@ def _fisher(
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in wanted)
     handles = [p.register_post_accumulate_grad_hook(take) for p in wanted.values()]
-    draw = torch.Generator().manual_seed(0)
     try:
-        for n, window in enumerate(windows):
-            logits = model(input_ids=torch.tensor([list(window)]), use_cache=False).logits[0]
-            said = torch.log_softmax(logits.float(), -1)
-            tokens = torch.multinomial(said.detach().exp(), 1, generator=draw)
-            said.gather(1, tokens).sum().backward()
-            progress.advance(n + 1)
+        _run_back(model, windows, progress)
     finally:
         for handle in handles:
             handle.remove()
         for parameter in model.parameters():
             parameter.requires_grad_(False)
     return sums
+
+
+def _streamed_fisher(model: Any, windows: Sequence[Sequence[int]], progress: Progress) -> dict[str, tuple[Any, Any]]:
+    """The same of a model whose weights come and go. A head that is the embedding has a part of its gradient each."""
+    import torch
+
+    sums: dict[str, tuple[Any, Any]] = {}
+    waiting: dict[str, Any] = {}
+    tied = model.config.tie_word_embeddings
+
+    def take(name: str, parameter: Any) -> None:
+        gradient, parameter.grad = parameter.grad, None
+        if tied and name == _EMBEDDING:
+            if name not in waiting:
+                waiting[name] = gradient
+                return
+            gradient += waiting.pop(name)
+        squares = gradient.square_()
+        r, c = sums.get(name, (0, 0))
+        sums[name] = (r + squares.sum(1), c + squares.sum(0))
+
+    def parameter(name: str, values: Any) -> Any:
+        made = torch.nn.Parameter(values, requires_grad=values.dim() == 2)
+        if made.requires_grad:
+            made.register_post_accumulate_grad_hook(lambda p: take(name, p))
+        return made
+
+    with streamed.changed(model, parameter, recomputed=True):
+        _run_back(model, windows, progress)
+    return sums
+
+
+def _run_back(model: Any, windows: Sequence[Sequence[int]], progress: Progress) -> None:
+    """The gradient of the logarithm of tokens that the model draws itself, of each window by itself."""
+    import torch
+
+    draw = torch.Generator().manual_seed(0)
+    for n, window in enumerate(windows):
+        logits = model(input_ids=torch.tensor([list(window)]), use_cache=False).logits[0]
+        said = torch.log_softmax(logits.float(), -1)
+        tokens = torch.multinomial(said.detach().exp(), 1, generator=draw)
+        said.gather(1, tokens).sum().backward()
+        progress.advance(n + 1)
 
 
 def _trials(
@@ -167,20 +204,58 @@ def _trials(
         guess = 0.0
         for name, (parameter, place) in places.items():
             rounded = nearest(originals[name].numpy(), bits, _TRIAL_BLOCK)
-            if f"rows/{name}" in found:
-                c, r = found[f"columns/{name}"], found[f"rows/{name}"]
-                squares = np.square(rounded - originals[name].numpy())
-                guess += float(0.5 * ((squares @ c) * r).sum() / max(1e-30, float(c.sum())))
+            guess += _guess(found, name, rounded - originals[name].numpy())
             place(parameter.data).copy_(torch.from_numpy(rounded))
-        kld, lost, n = 0.0, 0, 0
-        for old, new in zip(before, _said(model, windows), strict=True):
-            kld += float((old.exp() * (old - new)).sum())
-            lost += int((old.argmax(-1) != new.argmax(-1)).sum())
-            n += len(old)
-            done += 1
-            progress.advance(done)
-        rows.append((guess, kld / n, max(lost, 0.5) / n))
+        rows.append((guess, *_apart(before, _said(model, windows))))
+        done += len(windows)
+        progress.advance(done)
     return np.array(rows)
+
+
+def _streamed_trials(
+    model: Any, windows: Sequence[Sequence[int]], found: Mapping[str, np.ndarray], progress: Progress, done: int
+) -> np.ndarray:
+    """The same of a model whose weights come and go: they are rounded as they come."""
+    import numpy as np
+    import torch
+
+    before = _said(model, windows)
+    rows = []
+    for bits in _TRIAL_BITS:
+        guesses: dict[str, float] = {}
+
+        def parameter(name: str, values: Any, bits: int = bits, guesses: dict[str, float] = guesses) -> Any:
+            if values.dim() == 2:
+                rounded = nearest(values.numpy(), bits, _TRIAL_BLOCK)
+                if name not in guesses:
+                    guesses[name] = _guess(found, name, rounded - values.numpy())
+                values = torch.from_numpy(rounded)
+            return torch.nn.Parameter(values, requires_grad=False)
+
+        with streamed.changed(model, parameter):
+            measured = _apart(before, _said(model, windows))
+        rows.append((sum(guesses.values()), *measured))
+        done += len(windows)
+        progress.advance(done)
+    return np.array(rows)
+
+
+def _guess(found: Mapping[str, np.ndarray], name: str, errors: np.ndarray) -> float:
+    """What errors in a matrix should cost, to second order."""
+    if f"rows/{name}" not in found:
+        return 0.0
+    c, r = found[f"columns/{name}"], found[f"rows/{name}"]
+    return float(0.5 * ((errors**2 @ c) * r).sum() / max(1e-30, float(c.sum())))
+
+
+def _apart(before: Sequence[Any], after: Sequence[Any]) -> tuple[float, float]:
+    """Mean divergence and the share of top tokens that changed, never none."""
+    kld, lost, n = 0.0, 0, 0
+    for old, new in zip(before, after, strict=True):
+        kld += float((old.exp() * (old - new)).sum())
+        lost += int((old.argmax(-1) != new.argmax(-1)).sum())
+        n += len(old)
+    return kld / n, max(lost, 0.5) / n
 
 
 def _floor(model: Any, windows: Sequence[Sequence[int]]) -> np.ndarray:
@@ -208,8 +283,17 @@ def _said(model: Any, windows: Sequence[Sequence[int]]) -> list[Any]:
     """Logarithms of what the model predicts at each position of each window, `(tokens, vocabulary)`."""
     import torch
 
-    all_logits = (model(input_ids=torch.tensor([list(w)]), use_cache=False).logits[0] for w in windows)
-    return [torch.log_softmax(logits.float(), -1) for logits in all_logits]
+    if not streamed.is_streamed(model):
+        all_logits = (model(input_ids=torch.tensor([list(w)]), use_cache=False).logits[0] for w in windows)
+        return [torch.log_softmax(logits.float(), -1) for logits in all_logits]
+    size = streamed.together(model, windows, int(model.config.vocab_size))
+    found = []
+    for at in range(0, len(windows), size):
+        some_windows = windows[at : at + size]
+        ids, real = streamed.padded(some_windows)
+        logits = model(input_ids=ids, attention_mask=real, use_cache=False).logits
+        found += [torch.log_softmax(row[: len(w)].float(), -1) for w, row in zip(some_windows, logits, strict=True)]
+    return found
 
 
 def nearest(matrix: np.ndarray, bits: int, block: int) -> np.ndarray:
