@@ -31,6 +31,7 @@ _WINDOWS = 16  # gradients are summed over whole matrices: more windows change t
 _TRIED = 4  # windows on which the source is rounded as a trial
 _TRIAL_BITS = (6, 4)
 _TRIAL_BLOCK = 32
+_TRIAL_ROWS = 4096
 _EMBEDDING = "model.embed_tokens.weight"
 
 
@@ -119,7 +120,6 @@ def _fisher(
     model: Any, windows: Sequence[Sequence[int]], places: Mapping[str, Any], progress: Progress
 ) -> dict[str, tuple[Any, Any]]:
     """Row and column sums of the squared gradients, over all windows; one gradient in memory at a time."""
-
     sums: dict[str, tuple[Any, Any]] = {}
     cut: dict[int, list[tuple[str, Any]]] = {}  # what a parameter of the model holds, and where in its gradient
     for name, (parameter, place) in places.items():
@@ -204,7 +204,7 @@ def _trials(
         guess = 0.0
         for name, (parameter, place) in places.items():
             rounded = nearest(originals[name].numpy(), bits, _TRIAL_BLOCK)
-            guess += _guess(found, name, rounded - originals[name].numpy())
+            guess += _guess(found, name, rounded - originals[name].numpy(), slice(None))
             place(parameter.data).copy_(torch.from_numpy(rounded))
         rows.append((guess, *_apart(before, _said(model, windows))))
         done += len(windows)
@@ -226,9 +226,13 @@ def _streamed_trials(
 
         def parameter(name: str, values: Any, bits: int = bits, guesses: dict[str, float] = guesses) -> Any:
             if values.dim() == 2:
-                rounded = nearest(values.numpy(), bits, _TRIAL_BLOCK)
-                if name not in guesses:
-                    guesses[name] = _guess(found, name, rounded - values.numpy())
+                matrix = values.numpy()
+                rounded, guess = np.empty_like(matrix), 0.0
+                for start in range(0, len(matrix), _TRIAL_ROWS):  # rounding takes several copies of what is rounded
+                    rows = slice(start, start + _TRIAL_ROWS)
+                    rounded[rows] = nearest(matrix[rows], bits, _TRIAL_BLOCK)
+                    guess += _guess(found, name, rounded[rows] - matrix[rows], rows)
+                guesses[name] = guess
                 values = torch.from_numpy(rounded)
             return torch.nn.Parameter(values, requires_grad=False)
 
@@ -240,11 +244,11 @@ def _streamed_trials(
     return np.array(rows)
 
 
-def _guess(found: Mapping[str, np.ndarray], name: str, errors: np.ndarray) -> float:
-    """What errors in a matrix should cost, to second order."""
+def _guess(found: Mapping[str, np.ndarray], name: str, errors: np.ndarray, rows: slice) -> float:
+    """What errors in some rows of a matrix should cost, to second order."""
     if f"rows/{name}" not in found:
         return 0.0
-    c, r = found[f"columns/{name}"], found[f"rows/{name}"]
+    c, r = found[f"columns/{name}"], found[f"rows/{name}"][rows]
     return float(0.5 * ((errors**2 @ c) * r).sum() / max(1e-30, float(c.sum())))
 
 
