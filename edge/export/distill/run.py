@@ -35,6 +35,7 @@ from edge.runtimes.tokenizer import Tokenizer
 RECORD = "distilled.json"
 _SAMPLE_TOKENS = 6_000
 _HELD_TOKENS = 2_000
+_SEEING = ("depth", "rounded")  # kinds of students that leave words and width as they are
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ def rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     if learned := record.get("training"):
         found.append(("learned from", f"{learned['tokens']:,} tokens in {learned['steps']:,} steps"))
         found.append(("nats from its teacher", f"{learned['before']:.3f} before, {learned['best']:.3f} at best"))
+    if record.get("text_part"):
+        found.append(("its vision part", "is its teacher's; figures are of the text part, on text alone"))
     if apart := record.get("distance"):
         if "mean_kld" in apart:
             found.append(
@@ -94,7 +97,7 @@ def distill(teacher: Checkpoint, recipe: Recipe, progress: Progress | None = Non
     if recipe.train is not None:
         require("accelerate", extra="distill", purpose="training a student")
     _check(teacher, recipe)
-    folder = _made(teacher, recipe, progress)
+    folder = _made_of_text(teacher, recipe, progress) if teacher.family == "vlm" else _made(teacher, recipe, progress)
     record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     made = open_folder(folder)
     identity = {**made.identity, f"teacher: {teacher.name}": teacher.id, "recipe": recipe.id}
@@ -113,8 +116,12 @@ def _licence(teachers: str | None, record: dict[str, Any]) -> str | None:
 
 def _check(teacher: Checkpoint, recipe: Recipe) -> None:
     """What can be said before any work."""
-    if teacher.family == "vlm":
-        raise UsageError(f"{teacher.name} sees; students are made of models of text only")
+    other = [step.kind for step in recipe.steps if step.kind not in _SEEING]
+    if teacher.family == "vlm" and other:
+        raise UsageError(
+            f"{teacher.name} sees, and [student.{other[0]}] may change the words or the width of its pictures",
+            hint=f"for a model that sees there are: {', '.join(_SEEING)}",
+        )
     learns = [step.kind for step in recipe.steps if load(STUDENTS, step.kind).LEARNS]
     late = [s.kind for s in recipe.steps[len(recipe.steps) - len(learns) :] if s.kind not in learns]
     if late:
@@ -176,6 +183,25 @@ def _made(teacher: Checkpoint, recipe: Recipe, progress: Progress) -> Path:
                 for path in sorted(student.folder.iterdir()):
                     if path.is_file():
                         (folder / path.name).write_bytes(path.read_bytes())
+                (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return cache.root() / "students" / key
+
+
+def _made_of_text(teacher: Checkpoint, recipe: Recipe, progress: Progress) -> Path:
+    """Of a model that sees: the student of its text part, put back."""
+    from edge.export.vision import rejoin
+    from edge.export.vision.split import split
+
+    rejoin.check(teacher)
+    parts = split(teacher)
+    text = _made(parts.text, recipe, progress)
+    record = json.loads((text / RECORD).read_text(encoding="utf-8"))
+    record |= {"text_part": True, "teacher": teacher.name}
+    key = cache.key(teacher=teacher.id, text=text.name, code=cache.code_of(rejoin.__name__))
+    with _first():
+        if cache.find("students", key) is None:
+            with cache.building("students", key) as folder:
+                rejoin.rejoin(teacher, parts, open_folder(text), folder)
                 (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return cache.root() / "students" / key
 

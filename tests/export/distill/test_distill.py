@@ -482,9 +482,33 @@ def test_students_that_make_no_sense_are_refused(tiny, texts, tmp_path):
     narrow = recipe(texts, student={"width": {"channels": 256}}, train=TRAIN, loss={"hidden": {}})
     with pytest.raises(UsageError, match=r"\[loss.hidden\] compares layer with layer"):
         distill(tiny, narrow)
-    with pytest.raises(UsageError, match="sees; students are made of models of text only"):
-        distill(dataclasses.replace(tiny, family="vlm"), recipe(texts, student={"depth": {"layers": 2}}))
+    seeing = dataclasses.replace(tiny, family="vlm")
+    with pytest.raises(UsageError, match=r"tiny sees, and \[student.width\] may change(.|\n)*are: depth, rounded"):
+        distill(seeing, recipe(texts, student={"width": {"channels": 256}}))
+    with pytest.raises(UsageError, match=r"config.json of tiny has no text_config"):
+        distill(seeing, recipe(texts, student={"depth": {"layers": 2}}))
     assert open_source(tiny.folder).id == tiny.id
+
+
+def test_a_model_that_sees_gets_a_text_part_of_fewer_layers(texts, tmp_path):
+    import torch
+
+    from edge.export.source import open_source
+    from edge.export.vision.split import split
+    from tests import tiny_vlm
+
+    folder = tmp_path / "seeing"
+    folder.mkdir()
+    teacher = open_source(tiny_vlm.llava(folder))
+    done = distill(teacher, recipe(texts, student={"depth": {"layers": 1}}, train={**TRAIN, "tokens": 1_000}))
+    student = done.student
+    assert (student.family, student.text_config["num_hidden_layers"]) == ("vlm", 1)
+    before, after = split(teacher), split(student)
+    assert before.vision == after.vision
+    assert all((student.read(name) == teacher.read(name)).all() for name in after.vision)
+    assert after.text.n_parameters == done.record["parameters"]["student"] < before.text.n_parameters
+    assert torch.allclose(logits(after.text, [300, 301, 302]), logits(student, [300, 301, 302]), atol=1e-4)
+    assert "is its teacher's" in done.table()
 
 
 @pytest.mark.parametrize("form", ["gguf", "onnx", "tflite"])

@@ -27,7 +27,7 @@ from edge.progress import Progress
 LEARNS = True
 _ROUNDS = 4
 _TOKENS = 384  # of the sample; each layer's absence is one pass over them
-_LAYERED = ("layer_types", "no_rope_layers")  # in a configuration, one entry for each layer
+PER_LAYER = ("layer_types", "no_rope_layers")  # in a configuration, one entry for each layer
 _CHOICES = ("importance", "even")
 
 
@@ -110,7 +110,7 @@ def shortened(config: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
     made = json.loads(json.dumps(dict(config)))
     n = made["num_hidden_layers"]
     made["num_hidden_layers"] = len(kept)
-    for key in _LAYERED:
+    for key in PER_LAYER:
         if isinstance(made.get(key), list) and len(made[key]) == n:
             made[key] = [made[key][i] for i in kept]
     return dict(made)
