@@ -100,8 +100,9 @@ def share(bundle: Bundle, read: Traffic) -> tuple[float, bool]:
     """The share of bandwidth that its kernels reach, and whether just this quantization was measured."""
     known: Mapping[str, float] = reached()["shares"].get(bundle.format, {})
     experts = float(reached()["experts"].get(bundle.format, 1.0)) if read.experts else 1.0
-    if bundle.memory.get("unpacked_bytes") and "fp32" in known:  # what is unpacked is multiplied as float32 is
-        return known["fp32"] * experts, True
+    if bundle.memory.get("unpacked_bytes") and "fp32" in known:
+        # What is unpacked is multiplied as float32 is, and all of it counts, of experts that were not chosen too.
+        return known["fp32"], True
     if bundle.quantization in known:
         return known[bundle.quantization] * experts, True
     if not known:

@@ -63,6 +63,14 @@ def test_what_the_runtime_unpacks_is_as_float32(bundle, monkeypatch):
     assert made(pair).tokens_per_s[1] == pytest.approx(40e9 * 0.9 / 1.4e9)
 
 
+def test_what_is_unpacked_has_no_experts_to_skip(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "reached", lambda: {"shares": {"gguf": {"fp32": 0.9}}, "experts": {"gguf": 1.3}})
+    (tmp_path / "config.json").write_text(json.dumps({"num_local_experts": 4, "num_experts_per_tok": 1}))
+    folder, plain = bundle(weights=(Weight("blk.0.ffn_up_exps.w", "Q8_0", 400_000_000, chosen_only=True),))
+    pair = folder, dataclasses.replace(plain, memory={**plain.memory, "unpacked_bytes": 8})
+    assert made(pair).tokens_per_s[1] == pytest.approx(40e9 * 0.9 / 1.4e9)
+
+
 def test_experts_that_are_skipped_are_not_read(bundle, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"num_local_experts": 4, "num_experts_per_tok": 1}))
     pair = bundle(weights=(Weight("blk.0.ffn_up_exps.w", "Q8_0", 400_000_000, chosen_only=True),))
