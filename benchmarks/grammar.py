@@ -1,9 +1,9 @@
 """What does a grammar cost a token?
 
 Held-out requests to a model that acts, with several tools each, answered under the grammar of their tools. A token's
-time is that from one to the next; the grammar's part is what its mask took of it, so that both are of the very same
-answers. "Greedy" looks at the likeliest token first, as `edge act` does; "drawn" makes every token's mask, as where
-answers are drawn by chance; "closing" has so few tokens left that each has to leave a way to an end.
+time is that from one to the next; the grammar's part is what its mask took of it beyond what drawing a token takes
+without one, so that both are of the very same answers. "Greedy" is how `edge act` answers; "drawn" is by chance, at a
+temperature of 0.8; "closing" has so few tokens left that each has to leave a way to an end.
 
     python -m benchmarks.grammar out/smollm2-act-gguf-q4_k_m out/smollm2-act-onnx-int4-mixed
 """
@@ -18,19 +18,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks import race
 from benchmarks.race import Claim
 from edge.runtimes.grammar import Grammars
 from edge.runtimes.model import Model, open_bundle
-from edge.runtimes.session import Mask, Sampling
+from edge.runtimes.session import Mask, Sampling, pick
 from edge.runtimes.tool_calls import syntax_of
 
 CASES = Path(__file__).parents[1] / "edge" / "export" / "corpus" / "tool_calls.jsonl"
 _MOST = 0.05  # of a token
-# The second is greedy too, but for a penalty that changes nothing: a mask cannot take its short cut then.
 _WAYS = {
     "greedy": Sampling(temperature=0, max_tokens=512),
-    "drawn": Sampling(temperature=0, max_tokens=512, repeat_penalty=1.0000001),
+    "drawn": Sampling(temperature=0.8, top_k=40, top_p=0.95, max_tokens=512, seed=11),
     "closing": Sampling(temperature=0, max_tokens=96),
 }
 
@@ -63,32 +64,36 @@ def _cost(model: Model, row: Any, engine: Grammars, syntax: Any, sampling: Sampl
     grammar = engine.tools([tool["function"] for tool in row["tools"]], syntax)
     model.session.rewind(0)
     model.hold([])
-    mask = _Timed(grammar.mask(sampling))
+    mask = _Timed(grammar.mask(sampling), sampling)
     told = [
         p for p in model.generate(row["messages"], sampling, mask=mask, tools=row["tools"]) if p.token_id is not None
     ]
     total_ms = sum(b.time_ns - a.time_ns for a, b in itertools.pairwise(told)) / 1e6
     # A token's time is taken before its own mask: the last mask is in no gap.
-    masks_ms = sum(mask.took_ns[: len(told) - 1]) / 1e6
-    return {
-        "of_a_token": masks_ms / (total_ms - masks_ms), "tokens": float(len(told)),
-        "mask_ms": masks_ms / (len(told) - 1), "token_ms": total_ms / (len(told) - 1),
-    }  # fmt: skip
+    masks_ms, plain_ms = (sum(took[: len(told) - 1]) / 1e6 for took in (mask.took_ns, mask.plain_ns))
+    token_ms = (total_ms - masks_ms) / (len(told) - 1)  # as it were without a grammar
+    mask_ms = (masks_ms - plain_ms) / (len(told) - 1)
+    return {"of_a_token": mask_ms / token_ms, "tokens": float(len(told)), "mask_ms": mask_ms, "token_ms": token_ms}
 
 
 class _Timed:
-    """A mask, and how long each call of it took."""
+    """A mask, how long each call of it took, and how long the same logits take to be drawn from without it."""
 
-    def __init__(self, mask: Mask) -> None:
-        self._mask = mask
+    def __init__(self, mask: Mask, sampling: Sampling) -> None:
+        self._mask, self._sampling = mask, sampling
+        self._rng = np.random.default_rng(0)
         self.took_ns: list[int] = []
+        self.plain_ns: list[int] = []
 
     def __call__(self, logits: Any, out: Sequence[int]) -> Any:
         began = time.perf_counter_ns()
         try:
             return self._mask(logits, out)
         finally:
-            self.took_ns.append(time.perf_counter_ns() - began)
+            masked = time.perf_counter_ns()
+            pick(logits, self._sampling, out, self._rng)
+            self.took_ns.append(masked - began)
+            self.plain_ns.append(time.perf_counter_ns() - masked)
 
 
 if __name__ == "__main__":

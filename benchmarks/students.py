@@ -1,4 +1,4 @@
-"""How far are students of SmolLM2-135M from it: layers dropped evenly, dropped by importance, and trained?
+"""How far are students of SmolLM2-135M from it: layers dropped, cut as a recipe says, and trained?
 
     python -m benchmarks.students WORK -o benchmarks/results/students/half.json
 
@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edge.export.distill import answers, store
+from edge.export.distill import answers, recipe, store
 from edge.export.distill.precision import computing, has_bfloat16
+from edge.export.distill.run import distill
 from edge.export.distill.students import depth
 from edge.export.reference import load_model
 from edge.export.source import open_source
@@ -32,20 +33,28 @@ NEW_TOKENS = 40
 
 
 def students(work: Path, teacher: Any, weights: str) -> Iterator[tuple[str, Any]]:
-    """The teacher and every student as models, one at a time."""
+    """The teacher and every student as models, one at a time; layers alone are dropped to the student's parameters."""
     yield "teacher", load_model(teacher)
-    layers = json.loads((work / "student-0" / "distilled.json").read_text())["layers"]
+    cut = open_folder(max(work.glob("student-*"), key=lambda p: int(p.name.rpartition("-")[2])))
+    all_layers = int(teacher.config["num_hidden_layers"])
+    each = (teacher.n_parameters - _outside_layers(teacher)) // all_layers
+    layers = round((cut.n_parameters - _outside_layers(cut)) / each)
     with tempfile.TemporaryDirectory() as folder:
-        depth.write(teacher, depth.even(int(teacher.config["num_hidden_layers"]), layers), Path(folder))
+        depth.write(teacher, depth.even(all_layers, layers), Path(folder))
         yield "layers dropped evenly", load_model(open_folder(Path(folder)))
-    student = open_folder(work / "student-0")
-    yield "layers dropped by importance", load_model(student)
-    model = load_model(student)
+    alone = distill(teacher, recipe.parse({"student": {"depth": {"layers": layers}}})).student
+    yield "layers dropped by importance", load_model(alone)
+    yield "cut", load_model(cut)
+    model = load_model(cut)
     from safetensors.torch import load_file
 
     model.load_state_dict(load_file(work / weights / "model.safetensors"), strict=False)
     model.tie_weights()
     yield "trained", model
+
+
+def _outside_layers(checkpoint: Any) -> int:
+    return sum(math.prod(t.shape) for name, t in checkpoint.tensors.items() if ".layers." not in name)
 
 
 def judged(model: Any, held: store.Store) -> dict[str, float]:

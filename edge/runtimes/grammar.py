@@ -158,8 +158,6 @@ class _Held:
         self._read = 0
         self._sampling = sampling
         self._rng = np.random.default_rng(sampling.seed)
-        # The likeliest token is the one that is taken, so that one look at it may do.
-        self._greedy = sampling.temperature == 0 and sampling.repeat_penalty == 1
         self._way: list[int] | None = None  # to an end, from behind the last token
         self._seek = sampling.max_tokens  # with no more tokens left than these, a way is looked for
 
@@ -169,10 +167,13 @@ class _Held:
         for token in out[self._read :]:
             self._matcher.consume_token(token)
         self._read = len(out)
-        best = int(logits.argmax())
-        if not np.isfinite(logits[best]):
+        if not np.isfinite(logits[int(logits.argmax())]):
             return logits  # `pick` says what is wrong with them
-        drawn = best if self._greedy and self._may(best) else self._drawn(logits, out)
+        # As llama.cpp does: what was drawn from all is taken if it may come. That is mostly so, and one token is looked
+        # at far sooner than all of them are.
+        drawn = pick(logits, self._sampling, out, self._rng)
+        if not self._may(drawn):
+            drawn = self._drawn(logits, out)
         return drawn if drawn in self._engine.stop_ids else self._in_time(drawn, self._sampling.max_tokens - len(out))
 
     def _may(self, token: int) -> bool:
