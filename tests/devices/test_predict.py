@@ -99,7 +99,7 @@ def test_a_larger_model_may_be_faster_than_small_ones_say(bundle):
 def test_what_does_not_fit_is_said(bundle):
     found = made(bundle(), dataclasses.replace(PI, ram_bytes=300 << 20))
     [why] = found.against
-    assert why.startswith("it needs 277.8 MB of memory and 209.7 MB can be had")
+    assert why.startswith("it needs 260.0 MB of memory and 209.7 MB can be had")
     assert made(bundle(), available_bytes=1).against
     assert not made(bundle(), PI).against
 
