@@ -41,11 +41,34 @@ def closed(schema: Any, where: str) -> dict[str, Any]:
             raise InputError(f"{where}: parameters refer to another document, {value!r}: write it out")
         if not _leads_somewhere(value, schema):
             raise InputError(f"{where}: parameters refer to {value!r}, which is not there")
+    if stray := _argument_outside(schema):
+        raise InputError(
+            f"{where}: parameters have {stray!r}, which is no word of JSON Schema",
+            hint=f"an argument of that name stands below properties: parameters.properties.{stray}",
+        )
     full = {"additionalProperties": False, **schema, "type": "object"}
     full.setdefault("properties", {})
     if why := empty(full):
         raise InputError(f"{where}: its parameters admit nothing: {why}", hint="no call of this tool could be right")
     return full
+
+
+def _argument_outside(schema: Mapping[str, Any]) -> str | None:
+    """The name of an argument that was written where the words of the schema stand, and would be ignored."""
+    import jsonschema
+
+    known = {*jsonschema.Draft202012Validator.VALIDATORS, "definitions", "default", "example"}
+    if "properties" in schema:
+        return None
+    return next(
+        (
+            name
+            for name, value in schema.items()
+            if name not in known and not name.startswith(("$", "x-"))
+            and isinstance(value, dict) and {"type", "enum", "description"} & value.keys()
+        ),
+        None,
+    )  # fmt: skip
 
 
 def wrong(arguments: Any, schema: Mapping[str, Any]) -> str | None:

@@ -72,6 +72,7 @@ def test_a_set_can_be_given_its_folder(tmp_path):
         ({"paths": {"read": "/tmp"}}, "paths.read must be a list of paths"),
         ({"paths": {"run": []}}, "unknown key 'run'"),
         ({"parameters": {"type": "string"}}, "must be a JSON Schema with type object"),
+        ({"parameters": {"room": {"type": "string"}}}, "have 'room', which is no word of JSON Schema"),
         ({"parameters": {"properties": {"a": {"type": "text"}}}}, "no JSON Schema: 'text' is not valid"),
         ({"parameters": {"properties": {"a": {"$ref": "file:///x"}}}}, "refer to another document"),
         ({"parameters": {"properties": {"a": {"$ref": "#/$defs/b"}}}}, r"refer to '#/\$defs/b', which is not there"),
