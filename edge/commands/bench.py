@@ -33,18 +33,18 @@ import datetime
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import edge
 from edge import measurement, profile
-from edge.commands import _act_table, _bench_table, _progress
-from edge.commands._act_table import ActSubject
-from edge.commands._places import Here, There
-from edge.commands._subject import Subject
+from edge.commands import _bench_table, _progress
 from edge.commands._whole import write_whole
 from edge.errors import DeviceError, EdgeError, UsageError
 from edge.measurement import Run
 from edge.progress import Progress
+
+if TYPE_CHECKING:  # what measures is loaded when something is measured: every command's start passes here
+    from edge.commands._subject import Subject
 
 _PATIENCE_S = 20  # what an export has just done still runs for a moment
 _FULL_SUSTAIN_S = 60.0
@@ -89,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
         return _there(args)
     if not args.bundles:
         raise UsageError("which bundle?", hint="give its folder, or a device with --on")
+    from edge.commands._places import Here
+
     device = profile.this_machine()
     places = [Here(folder) for folder in args.bundles]
     return _measured(args, places, device.record(), device.logical_cores)
@@ -118,6 +120,7 @@ def _complete(args: argparse.Namespace) -> None:
 
 def _there(args: argparse.Namespace) -> int:
     """As here, on a device."""
+    from edge.commands._places import There
     from edge.devices import book, facts, installed
 
     device = book.find([args.on])[0].connect()
@@ -132,6 +135,9 @@ def _there(args: argparse.Namespace) -> int:
 
 def _measured(args: argparse.Namespace, places: list[Any], device: dict[str, Any], cores: int) -> int:
     """Measure every bundle in turn, and show what came out; what stops it halfway comes after that."""
+    from edge.commands._act_table import ActSubject
+    from edge.commands._subject import Subject
+
     subjects = [(ActSubject if args.act else Subject)(place, args) for place in places]
     taken_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     stopped: BaseException | None = None
@@ -224,6 +230,8 @@ def _show(args: argparse.Namespace, made: Run) -> None:
     if args.json:
         print(measurement.to_json(made), end="")
     else:
+        from edge.commands import _act_table
+
         print(_act_table.table(made) if args.act else _bench_table.table(made))
     if any(result.emulated for result in made.results):
         print("edge: emulated: speeds say nothing about a real device", file=sys.stderr)

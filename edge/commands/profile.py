@@ -29,9 +29,10 @@ from edge import profile, time_spent
 from edge.commands import _progress
 from edge.commands._whole import write_whole
 from edge.errors import EdgeError, UsageError
-from edge.runtimes import integrity, profile_worker
+from edge.runtimes import integrity
 
 _TIMEOUT_S = 1800
+_WORKER = "edge.runtimes.profile_worker"
 _BUSY = 0.15  # share of the processors that others may have before it is said
 _ROWS = 10  # operators of a table; what is left takes next to nothing
 
@@ -96,7 +97,7 @@ def _recorded(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
     try:
         done = subprocess.run(
-            [sys.executable, "-m", profile_worker.__name__, json.dumps(request)],
+            [sys.executable, "-m", _WORKER, json.dumps(request)],
             env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
             stdin=subprocess.DEVNULL,
             capture_output=True,

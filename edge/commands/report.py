@@ -23,13 +23,15 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge import measurement
 from edge.commands._whole import write_whole
 from edge.errors import GateError, UsageError
 from edge.measurement import Measurement, Result, Run
-from edge.report import limits
+
+if TYPE_CHECKING:
+    from edge.report import limits
 
 _FORMATS = ("html", "markdown", "csv")
 
@@ -73,6 +75,8 @@ def _diff(args: argparse.Namespace) -> int:
         raise UsageError("diff compares two runs", hint="edge report diff A.json B.json")
     if args.output or args.format != "html":
         raise UsageError("diff prints a table; it has no page", hint="edge report A.json B.json -o FILE")
+    from edge.report import limits
+
     wanted = [limit for text in args.fail_if or () for limit in limits.parse(text)]
     first, second = (measurement.read(Path(name)) for name in args.runs[1:])
     pairs = _pairs(first, second, force=args.force)
@@ -151,13 +155,15 @@ def _sure(taken: Measurement, other: Measurement) -> bool:
 
 def _held(limit: limits.Limit, pairs: list[tuple[Result, Result]]) -> list[str]:
     """Where a condition holds, in words. Raises `UsageError` for what nobody measured: a typo passes no gate."""
+    from edge.report.limits import ratio
+
     there = [(a, b) for a, b in pairs if limit.name in a.measurements and _same(a, b, limit.name)]
     if not there:
         both = sorted(set(pairs[0][0].measurements) & set(pairs[0][1].measurements))
         raise UsageError(f"neither run measured {limit.name!r}", hint=f"both have {', '.join(both)}")
     said = []
     for a, b in there:
-        found, low, high = limits.ratio(a.measurements[limit.name], b.measurements[limit.name], limit.percentile)
+        found, low, high = ratio(a.measurements[limit.name], b.measurements[limit.name], limit.percentile)
         if limit.met(found):
             one, other = a.measurements[limit.name], b.measurements[limit.name]
             sure = "" if limit.met(high if limit.below else low) else ", within the noise"
