@@ -8,12 +8,11 @@ from typing import Any
 
 from edge import conditions
 from edge.commands._places import Place
+from edge.devices.preflight import SCRATCH_BYTES
 from edge.errors import DeviceError, EdgeError, UsageError
 from edge.fitness import Fitness, judge
 from edge.measurement import FEWEST, Measurement, Result
 from edge.runtimes import bench_worker
-
-_SCRATCH_BYTES = 150_000_000  # what a session may hold besides its file and its cache
 
 
 class Subject:
@@ -54,7 +53,7 @@ class Subject:
         """Look at the machine for a second; then, if nothing speaks against it, measure its memory."""
         memory = dict(self._bundle.memory)
         weights = int(memory.get("weights_bytes") or 0) + int(memory.get("unpacked_bytes") or 0)
-        needs = weights + int(memory.get("kv_bytes_at_context") or 0) + _SCRATCH_BYTES if weights else None
+        needs = weights + int(memory.get("kv_bytes_at_context") or 0) + SCRATCH_BYTES if weights else None
         self.before = self.place.conditions()
         found = self._ask("probe", bandwidth=False)
         state = {**self.before.record(), **{k: v for k, v in found["conditions"].items() if v is not None}}

@@ -229,10 +229,12 @@ def _show(args: argparse.Namespace, made: Run) -> None:
     _keep(args, made)
     if args.json:
         print(measurement.to_json(made), end="")
-    else:
+    elif args.act:
         from edge.commands import _act_table
 
-        print(_act_table.table(made) if args.act else _bench_table.table(made))
+        print(_act_table.table(made))
+    else:
+        print(_bench_table.table(made))
     if any(result.emulated for result in made.results):
         print("edge: emulated: speeds say nothing about a real device", file=sys.stderr)
     for result in made.results:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from edge.export import distance
 from edge.export.calibrate import Calibration
 from edge.export.checkpoint import Checkpoint
+from edge.export.distill import texts
 from edge.progress import Progress
 from edge.runtimes.tokenizer import Tokenizer
 
@@ -20,7 +20,7 @@ _TOKENS = 1_500
 def cost(checkpoint: Checkpoint, text: Calibration, progress: Progress) -> tuple[float, float]:
     """What the beginning of a text costs: perplexity of its tokens, and nats of each of its bytes."""
     tokenizer = Tokenizer.load(checkpoint.folder)
-    windows = _beginning([w for w in text.windows if len(w) > 1])
+    windows = texts.up_to([w for w in text.windows if len(w) > 1], _TOKENS)
     total = distance.loss(checkpoint, windows, progress)
     n_bytes = sum(len(tokenizer.decode(w[1:]).encode()) for w in windows)
     return math.exp(total / sum(len(w) - 1 for w in windows)), total / max(1, n_bytes)
@@ -38,12 +38,3 @@ def warning(checkpoint: Checkpoint, text: Calibration, found: tuple[float, float
         f"{checkpoint.name} hardly understands {text.source}: {found[1]:.2f} nats a byte and a perplexity of "
         f"{found[0]:.0f}, where English chat has {usual[1]:.2f} and {usual[0]:.0f}"
     )
-
-
-def _beginning(windows: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    found: list[tuple[int, ...]] = []
-    for window in windows:
-        if sum(map(len, found)) >= _TOKENS:
-            break
-        found.append(window)
-    return found

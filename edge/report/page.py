@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edge import conditions, memory_parts
+from edge.devices.preflight import SCRATCH_BYTES
 from edge.errors import InputError
 from edge.measurement import Measurement, Result, Run
 from edge.report import acting, pictures, tables
@@ -16,7 +17,6 @@ from edge.report.plots import Bar, Spread, Stack, bars, both, spreads, stacks
 from edge.report.tables import gaps_words, grouped
 
 _MEMORY_WORDS = ("Python and libraries", "weights, mapped from the file", "weights, copied", "KV cache", "scratch")
-_SCRATCH_BYTES = 150_000_000  # what a session may hold besides its file and its cache
 
 
 def render(runs: Sequence[Run]) -> str:
@@ -176,7 +176,7 @@ def _memory(label: str, result: Result) -> Stack | None:
     if parts is None:
         return None
     weights = float(result.bundle.get("memory", {}).get("weights_bytes") or 0)
-    limit = weights + float(result.bundle.get("kv_bytes") or 0) + _SCRATCH_BYTES if weights else None
+    limit = weights + float(result.bundle.get("kv_bytes") or 0) + SCRATCH_BYTES if weights else None
     named = [(f"{words}: {size / 1e6:.0f} MB", size) for words, size in parts.named()]
     return Stack(label, _kind(result), tuple(named), limit, f"{sum(size for _, size in named) / 1e6:.0f} MB")
 

@@ -161,14 +161,10 @@ class _Held:
         self._way: list[int] | None = None  # to an end, from behind the last token
         self._seek = sampling.max_tokens  # with no more tokens left than these, a way is looked for
 
-    def __call__(self, logits: np.ndarray, out: Sequence[int]) -> np.ndarray | int:
-        import numpy as np
-
+    def __call__(self, logits: np.ndarray, out: Sequence[int]) -> int:
         for token in out[self._read :]:
             self._matcher.consume_token(token)
         self._read = len(out)
-        if not np.isfinite(logits[int(logits.argmax())]):
-            return logits  # `pick` says what is wrong with them
         # As llama.cpp does: what was drawn from all is taken if it may come. That is mostly so, and one token is looked
         # at far sooner than all of them are.
         drawn = pick(logits, self._sampling, out, self._rng)

@@ -20,7 +20,7 @@ from edge.runtimes.encoders import Encoder
 from edge.runtimes.lookup import Lookup, Peeking
 from edge.runtimes.prompt import encode_chat
 from edge.runtimes.session import ContextFull, Mask, Sampling, Session, StopReason, generate
-from edge.runtimes.sight import Prompt, Sight, feed, image_parts, place
+from edge.runtimes.sight import Prompt, Sight, feed, image_parts, in_common, place
 from edge.runtimes.threads import remembered
 from edge.runtimes.tokenizer import Tokenizer
 
@@ -260,10 +260,7 @@ class Model:
         """How many tokens of this prompt are in the cache and need not be read again."""
         # Somebody who used the session directly left something else in it.
         held = self._held if len(self._held) == self.session.position else []
-        wanted = prompt.identity if isinstance(prompt, Prompt) and prompt.pictures else prompt
-        most = min(len(held), len(prompt) - 1)
-        same = next((i for i in range(most) if held[i] != wanted[i]), most)
-        return prompt.cut_before_picture(same) if isinstance(prompt, Prompt) else same
+        return in_common(held, prompt)
 
     def close(self) -> None:
         """Free the session and the encoder; a second call does nothing."""

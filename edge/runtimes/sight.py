@@ -93,6 +93,14 @@ class Prompt(list[int]):
         return n
 
 
+def in_common(held: Sequence[int], prompt: Sequence[int]) -> int:
+    """How many tokens of a prompt need not be read by a cache that holds `held`; its last one always is."""
+    wanted = prompt.identity if isinstance(prompt, Prompt) and prompt.pictures else prompt
+    most = min(len(held), len(prompt) - 1)
+    same = next((i for i in range(most) if held[i] != wanted[i]), most)
+    return prompt.cut_before_picture(same) if isinstance(prompt, Prompt) else same
+
+
 def _with_rows(runs: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
     row = 0
     for start, n in runs:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from edge.errors import EdgeError, InputError
 from edge.runtimes.kept import WORTH, keep, restore
 from edge.runtimes.model import Model
-from edge.runtimes.sight import Prompt
+from edge.runtimes.sight import Prompt, in_common
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,10 +59,10 @@ class Shelf:
         if not self._most_bytes or not hasattr(model.session, "keep"):
             return
         here = model.reusable(prompt)
-        best = max(self._kept, key=lambda kept: _same(kept.held, prompt), default=None)
+        best = max(self._kept, key=lambda kept: in_common(kept.held, prompt), default=None)
         if len(model.held) - here >= WORTH:
             self._put(model)
-        if best is None or _same(best.held, prompt) - here < WORTH:
+        if best is None or in_common(best.held, prompt) - here < WORTH:
             return
         self._kept = [kept for kept in self._kept if kept is not best]
         try:
@@ -135,10 +135,3 @@ def _files(model: Model, folder: Path) -> list[Path]:
         return []
     found = [(int(match[1]), path) for path in folder.iterdir() if (match := name.fullmatch(path.name))]
     return [path for _, path in sorted(found)]
-
-
-def _same(held: tuple[int, ...], prompt: Prompt) -> int:
-    """How many tokens of a prompt need not be read, with this in the cache; its last one always is."""
-    wanted = prompt.identity
-    most = min(len(held), len(prompt) - 1)
-    return prompt.cut_before_picture(next((i for i in range(most) if held[i] != wanted[i]), most))

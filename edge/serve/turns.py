@@ -182,8 +182,7 @@ class Seats:
         answer = line.popleft()
         if line:
             self._waiting[client] = line
-        model = max(self.free, key=lambda m: m.reusable(answer.prompt))
-        same = model.reusable(answer.prompt)
+        same, model = max(((m.reusable(answer.prompt), m) for m in self.free), key=lambda pair: pair[0])
         if same < WORTH and 2 * same < len(model.held):
             model = self.free[0]  # all conversations begin with the same few words, and this is another one
         self.free.remove(model)
