@@ -373,6 +373,7 @@ def test_a_client_that_goes_away_stops_its_answer(tiny, held):
         held.release()
         server.until(lambda: turns.n_active == turns.n_waiting == 0)
         assert HTTP.post(server.url + CHAT, json=ask("still there")).status_code == 200
+        server.until(lambda: turns.n_active == 0)  # an answer is counted just after its last word
         measured = HTTP.get(f"{server.url}/metrics").text
         assert 'edge_answers_total{end="499",model="tiny-echo-none"} 1.0' in measured
         [generated] = re.findall(r'edge_tokens_total{kind="generated",model="tiny-echo-none"} ([0-9.]+)', measured)
