@@ -57,8 +57,12 @@ def tiny_bundle(
     generation_config: dict[str, Any] | None = None,
     name: str = "tiny",
     image: Mapping[str, Any] | None = None,
+    pooling: str | None = None,
 ) -> Bundle:
-    """Write the bundle into `folder` (made if need be) and return its manifest; with `image`, it sees."""
+    """Write the bundle into `folder` (made if need be) and return its manifest; with `image`, it sees.
+
+    With `pooling` ("mean", "cls", "last") it gives vectors too: the ids of tokens, in eight bits.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = tiny_tokenizer([image["token"]] if image else [])
     (folder / "model.bin").write_bytes(b"echo")
@@ -88,6 +92,7 @@ def tiny_bundle(
         template_sha256=loaded.sha256 if loaded else None,
         parts={"vision": "model.bin"} if image else {},
         image=image or {},
+        plan={"pooling": pooling} if pooling else {},
     )
     bundles.write(bundle, folder)
     return bundle

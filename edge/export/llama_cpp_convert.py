@@ -166,6 +166,9 @@ def main(sources: str, request: dict[str, Any]) -> None:
         def prepare_metadata(self: Any, *args: Any, **kwargs: Any) -> None:
             metadata(self, *args, **kwargs)
             values = self.gguf_writer.kv_data[0]
+            # The converter looks for it in the classes of some architectures alone.
+            if not any(key.endswith(".pooling_type") for key in values):
+                self._try_set_pooling_type()
             if "tokenizer.ggml.pre" in values and values["tokenizer.ggml.model"].value == "gpt2" and not found["how"]:
                 candidates = _known_pre_tokenizers(table)
                 name, how = _matching_pre(gguf, self.gguf_writer, candidates, self.dir_model, request["texts"])

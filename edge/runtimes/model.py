@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -13,9 +14,10 @@ from typing import Any, Literal, cast
 from edge import bundle as bundles
 from edge.bundle import Bundle
 from edge.errors import EdgeError, InputError, UsageError
-from edge.find import load
+from edge.find import load, names
 from edge.runtimes import integrity
 from edge.runtimes.chat_template import ChatTemplate
+from edge.runtimes.embedders import Embedder
 from edge.runtimes.encoders import Encoder
 from edge.runtimes.lookup import Lookup, Peeking
 from edge.runtimes.prompt import encode_chat
@@ -115,6 +117,14 @@ class Model:
     @property
     def context_length(self) -> int:
         return self.session.context_length
+
+    @functools.cached_property
+    def embedder(self) -> Embedder | None:
+        """What gives the states behind the logits; None for a model that was not made to give vectors."""
+        if self.bundle.format not in names("edge.runtimes.embedders"):
+            return None
+        found: Embedder | None = load("edge.runtimes.embedders", self.bundle.format).load(self.session, self.bundle)
+        return found
 
     @property
     def held(self) -> list[int]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -14,16 +14,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from edge.errors import EdgeError
-from edge.serve import asking, page
-from edge.serve.asking import Wanted
+from edge.serve import asking, embedding, page
+from edge.serve.asking import Wanted, WantedVectors
 from edge.serve.body import Bodies
 from edge.serve.guard import App, HungUp, Message, Receive, Send
 from edge.serve.house import House, Served
 from edge.serve.metrics import Metrics
 from edge.serve.refusal import Refusal, refusal_of
 from edge.serve.saying import Speech
-from edge.serve.turns import Answer
+from edge.serve.turns import Answer, Place, Work
 
+T = TypeVar("T")
+W = TypeVar("W", Wanted, WantedVectors)
 _ALIVE_S = 10.0  # a stream that has nothing to say says so this often
 
 
@@ -31,21 +33,24 @@ def application(house: House, metrics: Metrics, bodies: Bodies | None = None) ->
     """The ASGI application, without the guard around it."""
     bodies = bodies or Bodies()
 
+    async def seated(request: Request, wanted: W, ask: Callable[[W, Place], Awaitable[T]]) -> T:
+        place = house.turns.enter(f"{request.client.host if request.client else ''} {wanted.user}")
+        try:
+            return await ask(wanted, place)
+        except BaseException:
+            place.give_back()
+            raise
+
     def answers(read: Callable[[Any], Wanted], *, chat: bool) -> Callable[[Request], Awaitable[Any]]:
         async def endpoint(request: Request) -> Any:
             async with bodies.of(request) as data:
                 wanted = await house.at_desk(_understood, read, data)
             served = house.find(wanted.model)
-            place = house.turns.enter(f"{request.client.host if request.client else ''} {wanted.user}")
-            try:
-                answer = await house.ask(wanted, place)
-            except BaseException:
-                place.give_back()
-                raise
+            answer = await seated(request, wanted, house.ask)
             speech = Speech(wanted, served.name, chat)
             if wanted.stream:
                 return Stream(answer, speech.stream(answer), house)
-            return await _whole(request, answer, speech, house)
+            return JSONResponse(await _heard(request, answer, speech.whole(answer), house))
 
         return endpoint
 
@@ -58,13 +63,11 @@ def application(house: House, metrics: Metrics, bodies: Bodies | None = None) ->
 
     async def embeddings(request: Request) -> Response:
         async with bodies.of(request) as data:
-            served = house.find(str((await house.at_desk(asking.parse, data)).get("model") or ""))
-        raise Refusal(
-            501,
-            f"{served.name} makes text and no embeddings: it was not trained to",
-            param="model",
-            code="no_embeddings",
-        )
+            wanted = await house.at_desk(_understood, asking.embedding, data)
+        served = house.find(wanted.model)
+        work = await seated(request, wanted, house.embed)
+        body = await _heard(request, work, embedding.whole(work, wanted, served.name), house)
+        return Response(body, media_type="application/json")
 
     async def health(request: Request) -> Response:
         turns = house.turns
@@ -153,16 +156,17 @@ class Stream:
                     task.cancel()
 
 
-async def _whole(request: Request, answer: Answer, speech: Speech, house: House) -> Response:
+async def _heard(request: Request, work: Work, telling: Coroutine[Any, Any, T], house: House) -> T:
+    """What is told of some work in the end; it is left when its client goes before that."""
     gone = asyncio.ensure_future(_gone(request.receive))
-    told = asyncio.ensure_future(speech.whole(answer))
+    told = asyncio.ensure_future(telling)
     try:
         await asyncio.wait((gone, told), return_when=asyncio.FIRST_COMPLETED)
         if not told.done():
             raise Refusal(499, "the client has gone")
-        return JSONResponse(told.result())
+        return told.result()
     finally:
-        house.turns.leave(answer)
+        house.turns.leave(work)
         gone.cancel()
         told.cancel()
 
@@ -173,7 +177,7 @@ async def _gone(receive: Receive) -> None:
             pass
 
 
-def _understood(read: Callable[[Any], Wanted], data: bytes) -> Wanted:
+def _understood(read: Callable[[Any], W], data: bytes) -> W:
     return read(asking.parse(data))
 
 
@@ -192,6 +196,7 @@ def _described(served: Served) -> dict[str, Any]:
             "chat": served.chats,
             "vision": served.sees,
             "tools": served.takes_tools,
+            "embeddings": served.width,
             "proven": bundle.proven,
         },
     }

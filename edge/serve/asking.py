@@ -17,6 +17,7 @@ from edge.serve.refusal import Refusal
 MAX_STOPS = 16
 MAX_PICTURES = 16
 MAX_TOP_LOGPROBS = 20
+MAX_INPUTS = 2048  # texts in one request for embeddings, as OpenAI has it
 MAX_FORM_CHARACTERS = 1 << 18  # of a schema, or of all tools: a form is made before anybody else's prompt
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -49,6 +50,17 @@ class Wanted:
     stream: bool = False
     stream_usage: bool = False
     echo: bool = False
+    user: str = ""
+
+
+@dataclass(frozen=True)
+class WantedVectors:
+    """Vectors, as they were asked for: of each of the `inputs`, a text or its ids, the first `dimensions` numbers."""
+
+    model: str
+    inputs: tuple[str | tuple[int, ...], ...]
+    dimensions: int | None = None
+    base64: bool = False
     user: str = ""
 
 
@@ -100,8 +112,7 @@ def completion(data: Mapping[str, Any]) -> Wanted:
     prompt = data.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], (str, list)):
         prompt = prompt[0]
-    ids = isinstance(prompt, list) and all(isinstance(i, int) and not isinstance(i, bool) for i in prompt)
-    if not isinstance(prompt, str) and not (ids and prompt):
+    if not isinstance(prompt, str) and not (_is_ids(prompt) and prompt):
         raise Refusal(400, "prompt must be one text, or one list of token ids", param="prompt")
     if data.get("suffix"):
         raise Refusal(400, "suffix is not supported: a text is continued, not filled in", param="suffix")
@@ -114,6 +125,45 @@ def completion(data: Mapping[str, Any]) -> Wanted:
         echo=_given(data, "echo", bool) or False,
         **_common(data),
     )
+
+
+def embedding(data: Mapping[str, Any]) -> WantedVectors:
+    """What a request to `/v1/embeddings` asks for: a text, a list of token ids, or a list of either."""
+    given = data.get("input")
+    inputs: list[Any] = given if isinstance(given, list) and not _is_ids(given) else [given]
+    if given == [] or not all(isinstance(i, str) or _is_ids(i) for i in inputs):
+        raise Refusal(400, "input must be a text, a list of token ids, or a list of either", param="input")
+    if "" in inputs or [] in inputs:
+        raise Refusal(400, "input must not be empty", param="input")
+    if len(inputs) > MAX_INPUTS:
+        raise Refusal(400, f"at most {MAX_INPUTS} texts fit in a request; it has {len(inputs)}", param="input")
+    encoding = data.get("encoding_format")
+    if encoding not in (None, "float", "base64"):
+        raise Refusal(400, "encoding_format must be float or base64", param="encoding_format")
+    dimensions = _number(data, "dimensions", 1, 1 << 20, whole=True)
+    return WantedVectors(
+        model=_model(data),
+        inputs=tuple(i if isinstance(i, str) else tuple(i) for i in inputs),
+        dimensions=None if dimensions is None else int(dimensions),
+        base64=encoding == "base64",
+        user=_user(data),
+    )
+
+
+def _is_ids(value: Any) -> bool:
+    """Whether it is a list of whole numbers; one of nothing is."""
+    return isinstance(value, list) and all(isinstance(i, int) and not isinstance(i, bool) for i in value)
+
+
+def _model(data: Mapping[str, Any]) -> str:
+    model = data.get("model", "")
+    if not isinstance(model, str):
+        raise Refusal(400, f"model must be a text, not {_kind(model)}", param="model")
+    return model
+
+
+def _user(data: Mapping[str, Any]) -> str:
+    return str(data.get("user") or data.get("safety_identifier") or "")[:200]
 
 
 def _common(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,11 +193,8 @@ def _common(data: Mapping[str, Any]) -> dict[str, Any]:
     ]
     options = _given(data, "stream_options", dict) or {}
     stream = _given(data, "stream", bool) or False
-    model = data.get("model", "")
-    if not isinstance(model, str):
-        raise Refusal(400, f"model must be a text, not {_kind(model)}", param="model")
     return {
-        "model": model,
+        "model": _model(data),
         "drawn": drawn,
         "max_tokens": given[0] if given else None,
         "stop": _stops(data),
@@ -156,7 +203,7 @@ def _common(data: Mapping[str, Any]) -> dict[str, Any]:
         "logit_bias": _bias(data),
         "stream": stream,
         "stream_usage": stream and bool(options.get("include_usage")),
-        "user": str(data.get("user") or data.get("safety_identifier") or "")[:200],
+        "user": _user(data),
     }
 
 

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from edge.errors import EdgeError, UsageError
+from edge.find import names
 from edge.runtimes import wishes
 from edge.runtimes.chat_template import ChatTemplate
 from edge.runtimes.model import Model, open_bundle, prompt_for
 from edge.runtimes.session import ContextFull, Mask, Sampling
 from edge.runtimes.sight import Prompt, Sight
 from edge.runtimes.tool_calls import syntax_of
-from edge.serve.asking import Wanted
+from edge.serve.asking import Wanted, WantedVectors
+from edge.serve.embedding import Embedding
 from edge.serve.fitting import Fitting
 from edge.serve.refusal import Refusal
 from edge.serve.shaping import Shaping
@@ -45,6 +47,8 @@ class Served:
         self.created = int(time.time())
         self.models = models
         self.seats: Seats = turns.seat(name, list(models), shelf_bytes=shelf_bytes)
+        # Asked for here: from then on, the models belong to the thread that computes.
+        self.width = first.embedder.width if first.embedder else 0  # of a vector; 0 for none
         self.tokenizer = Fitting.load(first.folder)
         self.tokenizer.most = self.context_length
         self._template = ChatTemplate.load(first.folder)
@@ -90,13 +94,36 @@ class Served:
             raise ContextFull(0, len(prompt) + 1, self.context_length)
         return prompt
 
-    def _text(self, given: str | tuple[int, ...]) -> Prompt:
+    def texts(self, wanted: WantedVectors) -> list[list[int]]:
+        """The ids of each text whose vector is wanted. On the desk's thread. `Refusal` for what cannot be embedded."""
+        if not self.width:
+            raise Refusal(501, f"{self.name} makes text and no embeddings: {self._no_vectors()}", param="model",
+                          code="no_embeddings")  # fmt: skip
+        if (wanted.dimensions or 0) > self.width:
+            raise Refusal(400, f"{self.name} has vectors of {self.width} dimensions", param="dimensions")
+        try:
+            made = [list(self._text(given, param="input")) for given in wanted.inputs]
+            for ids in made:
+                if len(ids) > self.context_length:
+                    raise ContextFull(0, len(ids), self.context_length)
+        except ContextFull as err:
+            words = f"This model's context is {self.context_length} tokens; a text of the input has {err.wanted}."
+            raise Refusal(400, words, param="input", code="context_length_exceeded") from None
+        return made
+
+    def _no_vectors(self) -> str:
+        if self.bundle.format in names("edge.runtimes.embedders"):
+            return "its file names no way to pool its states, as those of models that were trained for it do"
+        return f"bundles in GGUF can give them, and this one is in {self.bundle.format}"
+
+    def _text(self, given: str | tuple[int, ...], param: str = "prompt") -> Prompt:
         """Whoever writes a whole prompt writes its control tokens too."""
         ids = self.tokenizer.encode(given, add_special=True) if isinstance(given, str) else list(given)
         if not ids:
-            raise Refusal(400, "there is nothing to continue: the prompt is empty", param="prompt")
+            verb = "continue" if param == "prompt" else "embed"
+            raise Refusal(400, f"there is nothing to {verb}: the {param} is empty", param=param)
         if min(ids) < 0 or max(ids) >= self.bundle.vocab_size:
-            raise Refusal(400, f"token ids must be from 0 to {self.bundle.vocab_size - 1}", param="prompt")
+            raise Refusal(400, f"token ids must be from 0 to {self.bundle.vocab_size - 1}", param=param)
         return Prompt(ids)
 
     def sampling(self, wanted: Wanted, prompt: Prompt) -> Sampling:
@@ -210,6 +237,13 @@ class House:
         answer.echo = echo
         self.turns.submit(answer)
         return answer
+
+    async def embed(self, wanted: WantedVectors, place: Place) -> Embedding:
+        """Put a request for vectors in line; they come to its queue."""
+        served = self.find(wanted.model)
+        work = Embedding(served.seats, await self.at_desk(served.texts, wanted), place)
+        self.turns.submit(work)
+        return work
 
     def close(self) -> None:
         """Stop computing, then free the models."""

@@ -6,7 +6,7 @@ import importlib.util
 from typing import Any
 
 from edge.errors import require
-from edge.serve.turns import Answer, Turns
+from edge.serve.turns import Turns, Work
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
@@ -56,7 +56,7 @@ class Metrics:
         if self._registry:
             self._requests.labels(path, str(status)).inc()
 
-    def answer(self, answer: Answer, took_s: float) -> None:
+    def answer(self, answer: Work, took_s: float) -> None:
         if not self._registry:
             return
         model, stats = answer.seats.name, answer.stats

@@ -34,7 +34,7 @@ from edge.serve.shelf import Shelf
 from edge.serve.voice import Voice
 
 log = logging.getLogger("edge.serve")
-_CHUNK = 128  # tokens of a long prompt that are read before the next answer has its turn
+CHUNK = 128  # tokens of a long prompt that are read before the next answer has its turn
 _SHARE = 3 / 4  # of all places, that one client may take
 
 
@@ -58,52 +58,44 @@ class End:
 Event = Said | End | Refusal
 
 
-class Answer:
-    """One answer, from its place in the queue to its end. Made on the event loop that wants to hear it."""
+class Work:
+    """What takes a seat and is done in steps, from its place in the queue to its end.
 
-    def __init__(
-        self, seats: Seats, prompt: Prompt, sampling: Sampling, voice: Voice, shaping: Shaping, place: Place
-    ) -> None:
-        self.seats, self.prompt, self.sampling, self.voice, self.shaping = seats, prompt, sampling, voice, shaping
-        self.place = place
-        self.echo = ""  # what is said before the answer
-        self.events: asyncio.Queue[Event] = asyncio.Queue()
+    Made on the event loop that wants to hear of it; `advance` is computed on the thread of `Turns`.
+    """
+
+    def __init__(self, seats: Seats, prompt: Prompt, place: Place) -> None:
+        self.seats, self.prompt, self.place = seats, prompt, place
+        self.events: asyncio.Queue[Any] = asyncio.Queue()
         self.cut: Refusal | None = None  # why it has to end early
         self.ended = ""  # "stop", "length", "tool_calls", or the status of what ended it
         self.waited_s = 0.0
         self._loop = asyncio.get_running_loop()
         self._asked_s = time.monotonic()
         self._model: Model | None = None
-        self._steps: Generator[Piece | Read, None, None] | None = None
-        self._odds: list[Odds] = []
 
     @property
     def stats(self) -> Stats | None:
-        return self._model.stats if self._model and self._steps else None  # before, they are another answer's
+        raise NotImplementedError
+
+    def advance(self, model: Model) -> bool:
+        """A small piece of the work; False when it is done."""
+        raise NotImplementedError
+
+    def abandon(self) -> None:
+        """Leave off what was begun: it has failed, or nobody wants it."""
 
     def start(self, model: Model) -> None:
         self.waited_s = time.monotonic() - self._asked_s
         self._model = model
 
     def step(self) -> bool:
-        """Compute one token, or read a piece of the prompt; False when the answer is over."""
+        """`advance`; False when it is over, in whatever way."""
         assert self._model is not None
         try:
             if self.cut is not None:
                 raise self.cut
-            if self._steps is None:
-                self.seats.shelf.exchange(self._model, self.prompt)
-                mask = None if self.shaping.idle else self.shaping
-                self._steps = self._model.steps(self.prompt, self.sampling, mask=mask, chunk=_CHUNK)
-            step = next(self._steps, None)
-            if isinstance(step, Read):
-                return True
-            if step is not None:
-                self._hear(step)
-                if not self.voice.stopped:
-                    return True
-            self._steps.close()
-            self._end(self._model.stats)
+            return self.advance(self._model)
         except (EdgeError, Refusal) as err:
             self._fail(refusal_of(err))
         except MemoryError:
@@ -114,11 +106,54 @@ class Answer:
             self._fail(refusal_of(err))
         return False
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: Any) -> None:
         try:
             self._loop.call_soon_threadsafe(self.events.put_nowait, event)
         except RuntimeError:  # the loop has ended: nobody hears it
             self.cut = Refusal(503, "nobody is there")
+
+    def _fail(self, refusal: Refusal) -> None:
+        self.abandon()
+        self.ended = str(refusal.status)
+        self.tell(refusal)
+
+
+class Answer(Work):
+    """Words that follow a prompt, a token or a piece of the prompt at a step; each `Event` is told."""
+
+    def __init__(
+        self, seats: Seats, prompt: Prompt, sampling: Sampling, voice: Voice, shaping: Shaping, place: Place
+    ) -> None:
+        super().__init__(seats, prompt, place)
+        self.sampling, self.voice, self.shaping = sampling, voice, shaping
+        self.echo = ""  # what is said before the answer
+        self._steps: Generator[Piece | Read, None, None] | None = None
+        self._odds: list[Odds] = []
+
+    @property
+    def stats(self) -> Stats | None:
+        return self._model.stats if self._model and self._steps else None  # before, they are another answer's
+
+    def advance(self, model: Model) -> bool:
+        """Compute one token, or read a piece of the prompt."""
+        if self._steps is None:
+            self.seats.shelf.exchange(model, self.prompt)
+            mask = None if self.shaping.idle else self.shaping
+            self._steps = model.steps(self.prompt, self.sampling, mask=mask, chunk=CHUNK)
+        step = next(self._steps, None)
+        if isinstance(step, Read):
+            return True
+        if step is not None:
+            self._hear(step)
+            if not self.voice.stopped:
+                return True
+        self._steps.close()
+        self._end(model.stats)
+        return False
+
+    def abandon(self) -> None:
+        if self._steps is not None:
+            self._steps.close()
 
     def _hear(self, piece: Piece) -> None:
         assert self._model is not None
@@ -141,12 +176,6 @@ class Answer:
         self.ended = reason
         self.tell(End(reason, self.voice.calls, stats))
 
-    def _fail(self, refusal: Refusal) -> None:
-        if self._steps is not None:
-            self._steps.close()
-        self.ended = str(refusal.status)
-        self.tell(refusal)
-
 
 class Seats:
     """The caches of one bundle, and who waits for them."""
@@ -156,16 +185,16 @@ class Seats:
         self.shelf = shelf  # of the thread that computes
         self.free: list[Model] = list(models)  # the one left the longest ago comes first
         self.n = len(models)
-        self._waiting: OrderedDict[str, deque[Answer]] = OrderedDict()
+        self._waiting: OrderedDict[str, deque[Work]] = OrderedDict()
 
     def __len__(self) -> int:
         """How many wait."""
         return sum(map(len, self._waiting.values()))
 
-    def add(self, answer: Answer) -> None:
+    def add(self, answer: Work) -> None:
         self._waiting.setdefault(answer.place.client, deque()).append(answer)
 
-    def remove(self, answer: Answer) -> bool:
+    def remove(self, answer: Work) -> bool:
         line = self._waiting.get(answer.place.client, deque())
         if answer not in line:
             return False
@@ -174,7 +203,7 @@ class Seats:
             del self._waiting[answer.place.client]
         return True
 
-    def next(self) -> tuple[Answer, Model] | None:
+    def next(self) -> tuple[Work, Model] | None:
         """Who has his turn, and his seat. The client goes to the end of the line of clients."""
         if not self.free or not self._waiting:
             return None
@@ -188,7 +217,7 @@ class Seats:
         self.free.remove(model)
         return answer, model
 
-    def all(self) -> list[Answer]:
+    def all(self) -> list[Work]:
         return [answer for line in self._waiting.values() for answer in line]
 
 
@@ -208,10 +237,10 @@ class Place:
 class Turns:
     """The thread that computes. `ended(answer, seconds)` is called on it after every answer."""
 
-    def __init__(self, *, waiting: int, ended: Callable[[Answer, float], Any] = lambda answer, s: None) -> None:
+    def __init__(self, *, waiting: int, ended: Callable[[Work, float], Any] = lambda answer, s: None) -> None:
         self._change = threading.Condition()
         self._seats: list[Seats] = []
-        self._active: deque[tuple[Answer, Model, float]] = deque()
+        self._active: deque[tuple[Work, Model, float]] = deque()
         self._waiting = waiting
         self._clients: Counter[str] = Counter()
         self._typical_s = 1.0  # of an answer, for saying when to come back
@@ -249,14 +278,14 @@ class Turns:
             self._clients[client] += 1
         return Place(client, self._left)
 
-    def submit(self, answer: Answer) -> None:
+    def submit(self, answer: Work) -> None:
         """Put an answer in line; its events come to its queue. Gives its place back at its end."""
         with self._change:
             self._refuse_when_draining()
             answer.seats.add(answer)
             self._change.notify()
 
-    def leave(self, answer: Answer) -> None:
+    def leave(self, answer: Work) -> None:
         """Nobody wants to hear this answer any more."""
         answer.cut = answer.cut or Refusal(499, "the client has gone")
         with self._change:
@@ -299,7 +328,7 @@ class Turns:
                 self._typical_s += (took_s - self._typical_s) / 8
             answer.place.give_back()
 
-    def _next(self) -> tuple[Answer, Model, float] | None:
+    def _next(self) -> tuple[Work, Model, float] | None:
         with self._change:
             while True:
                 for seats in self._seats:

@@ -207,7 +207,7 @@ def test_models_are_listed_with_what_they_can_do(server, client):
     assert model.id == NAME
     assert model.edge == {
         "format": "echo", "quantization": "none", "context_length": 1024, "chat": True, "vision": False,
-        "tools": False, "proven": True,
+        "tools": False, "embeddings": 0, "proven": True,
     }  # fmt: skip
     assert openai_client(server).models.retrieve(NAME).id == NAME
 

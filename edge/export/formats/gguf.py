@@ -104,13 +104,14 @@ def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progre
     Raises `EdgeError` when llama.cpp's converter refuses the checkpoint, or when a tensor was
     lost, invented or used twice on the way.
     """
-    from edge.export import llama_cpp_source
+    from edge.export import llama_cpp_source, pooling
     from edge.export.llama_cpp_ledger import ledger
     from edge.export.llama_cpp_run import run_converter
 
     require("torch", extra="export", purpose="converting to GGUF")
     require("transformers", extra="export", purpose="converting to GGUF")
     _refuse_windows(checkpoint, context_length)
+    pooling.check(checkpoint.folder, checkpoint.name)
     progress = progress or Silent()
     path = Path(folder) / MODEL_FILE
     full = _full_type(checkpoint)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import InputError, UsageError
-from edge.export import families
+from edge.export import families, pooling
 from edge.export.cache import hash_of
 from edge.export.checkpoint import Checkpoint, TensorInfo
 from edge.readers import safetensors
@@ -61,7 +61,7 @@ def open_folder(folder: Path, *, name: str | None = None, licence: str | None = 
             f"{folder} has no tokenizer.json",
             hint="load it with transformers.AutoTokenizer and call save_pretrained: that writes one",
         )
-    inputs = [n for n in _SIDE_FILES if (folder / n).is_file()] + shards
+    inputs = [n for n in _SIDE_FILES if (folder / n).is_file()] + pooling.files(folder) + shards
     checkpoint = Checkpoint(
         folder=folder,
         name=name or folder.name,

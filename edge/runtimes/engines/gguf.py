@@ -97,15 +97,18 @@ class GgufSession:
             self.vocab_size: int = llama_cpp.llama_vocab_n_tokens(vocab)
             self.hidden_size: int = llama_cpp.llama_model_n_embd_inp(self._model)
             self.context_length = context_length
-            self._n_outputs = max(1, min(_BATCH, context_length, _LOGITS_BYTES // (4 * self.vocab_size)))
+            # Tokens whose logits there is room for, in one call.
+            self.n_outputs = max(1, min(_BATCH, context_length, _LOGITS_BYTES // (4 * self.vocab_size)))
 
             params = llama_cpp.llama_context_default_params()
             params.n_ctx = context_length
             params.n_batch = params.n_ubatch = min(_BATCH, context_length)
-            params.n_outputs_max = self._n_outputs
+            params.n_outputs_max = self.n_outputs
             params.n_threads = params.n_threads_batch = threads
             params.flash_attn_type = _FLASH_ATTENTION_OFF if cache == "f32" else _FLASH_ATTENTION_ON
             params.type_k = params.type_v = _CACHES[cache]
+            # Of a model that makes vectors too: they are pooled by whoever asks for them (edge.runtimes.embedders).
+            params.pooling_type = llama_cpp.LLAMA_POOLING_TYPE_NONE
             params.no_perf = True
             if watch is not None:  # called before and after every operator, which then run one by one
                 self._watch = params.cb_eval = llama_cpp.ggml_backend_sched_eval_callback(watch)
@@ -140,6 +143,12 @@ class GgufSession:
         self._open()
         return self._model
 
+    @property
+    def context_pointer(self) -> Any:
+        """llama.cpp's context, for what reads more from it than logits. Valid until `close`."""
+        self._open()
+        return self._context
+
     def feed(self, tokens: Sequence[int]) -> np.ndarray:
         ids = self._check(tokens)
         return self._append(len(ids), lambda start, n: self._decode_tokens(ids, start, n, all_logits=False))
@@ -156,7 +165,7 @@ class GgufSession:
                 out[start : start + n] = self._logits(0, rows=n)
             return rc
 
-        self._append(len(ids), decode, chunk=min(self._n_outputs, self._batch_size))
+        self._append(len(ids), decode, chunk=min(self.n_outputs, self._batch_size))
         return out
 
     def feed_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
