@@ -1,4 +1,4 @@
-"""Text windows to calibrate with and to judge by, and what calibration measures: activation energy."""
+"""Text windows and conversations with pictures to calibrate with, windows to judge by; what calibration measures."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import InputError, UsageError
-from edge.export import cache, expert_use, experts, streamed
+from edge.export import cache, expert_use, experts, shown, streamed
 from edge.export.checkpoint import Checkpoint
 from edge.export.reference import load_model
+from edge.export.vision import conversation
+from edge.export.vision.conversation import Conversation, Eyes
 from edge.progress import Progress, Silent
 from edge.runtimes.sight import fitted
 
@@ -34,28 +36,55 @@ _CORPUS = Path(__file__).parent / "corpus"
 
 @dataclass(frozen=True)
 class Calibration:
-    """Windows of token ids, each at most `WINDOW` long, with the hash of all of them and where they came from."""
+    """Windows of token ids, each at most `WINDOW` long, with the hash of all of them and where they came from.
+
+    For one that sees, conversations with pictures are `shown` too, which the whole source, `seer`, reads.
+    """
 
     windows: tuple[tuple[int, ...], ...]
     sha256: str
     source: str
+    shown: tuple[Conversation, ...] = ()
+    seer: Checkpoint | None = None
 
     @property
     def n_tokens(self) -> int:
-        return sum(len(w) for w in self.windows)
+        return sum(map(len, self.passages))
+
+    @property
+    def passages(self) -> tuple[tuple[int, ...], ...]:
+        """Windows and conversations, the ones spread evenly among the others."""
+        kinds = (self.windows, self.shown)
+        placed = [((i + 0.5) / len(kind), n, i) for n, kind in enumerate(kinds) for i in range(len(kind))]
+        return tuple(kinds[n][i] for _, n, i in sorted(placed))
+
+    def record(self) -> dict[str, Any]:
+        """What a manifest says of it: `tokens` are all of them, `picture_tokens` those that are rows of pictures."""
+        return {
+            "source": self.source,
+            "sha256": self.sha256,
+            "windows": len(self.windows),
+            "pictures": sum(len(c.pictures) for c in self.shown),
+            "tokens": self.n_tokens,
+            "picture_tokens": sum(c.n_rows for c in self.shown),
+        }
 
 
-def default_calibration(tokenizer: Tokenizer, template: ChatTemplate | None) -> Calibration:
+def default_calibration(tokenizer: Tokenizer, template: ChatTemplate | None, eyes: Eyes | None = None) -> Calibration:
     """The conversations that ship with edge for calibration, in the model's own chat template.
 
-    A model that acts is calibrated with tool calls too: every other text is one.
+    A model that acts is calibrated with tool calls too: every other text is one. One that sees, with pictures too.
     """
     texts = _conversations("calibration", tokenizer, template)
-    if not _acts(template):
-        return _windows(texts, "edge: calibration.jsonl")
-    traces = _conversations("tool_calibration", tokenizer, template)
-    mixed = [text for pair in zip(traces, texts, strict=False) for text in pair]
-    return _windows(mixed, "edge: tool_calibration.jsonl and calibration.jsonl")
+    source = "edge: calibration.jsonl"
+    if _acts(template):
+        traces = _conversations("tool_calibration", tokenizer, template)
+        texts = [text for pair in zip(traces, texts, strict=False) for text in pair]
+        source = "edge: tool_calibration.jsonl and calibration.jsonl"
+    found = _windows(texts, source)
+    if eyes is None or template is None:
+        return found
+    return _seen(found, shown.default(eyes, found.n_tokens), eyes, f"{source} and pictures")
 
 
 def held_out(tokenizer: Tokenizer, template: ChatTemplate | None) -> Calibration:
@@ -70,10 +99,13 @@ def held_out(tokenizer: Tokenizer, template: ChatTemplate | None) -> Calibration
     return _windows(traces + texts, "edge: tool_calls.jsonl and held_out.jsonl")
 
 
-def from_file(path: Path, tokenizer: Tokenizer, template: ChatTemplate | None = None) -> Calibration:
+def from_file(
+    path: Path, tokenizer: Tokenizer, template: ChatTemplate | None = None, eyes: Eyes | None = None
+) -> Calibration:
     """Windows from the user's own text: a plain text file, or `.jsonl` with `messages` or `text` on each line.
 
-    Raises `UsageError` when the file is missing or holds too little, `InputError` when it is damaged.
+    With `eyes`, messages may have parts that name pictures beside the file. Raises `UsageError` when the file is
+    missing or holds too little, `InputError` when it is damaged.
     """
     path = Path(path)
     if not path.is_file():
@@ -85,17 +117,31 @@ def from_file(path: Path, tokenizer: Tokenizer, template: ChatTemplate | None = 
     except UnicodeDecodeError as err:
         raise InputError(f"{path} is not UTF-8 text: {err}") from err
     if path.suffix == ".jsonl":
-        texts = [_line(line, f"{path}:{n}", tokenizer, template) for n, line in enumerate(text.splitlines(), 1) if line]
+        lines = [(f"{path}:{n}", line) for n, line in enumerate(text.splitlines(), 1) if line]
+        pictures = shown.Named(path.parent, eyes)
+        looked = {where: pictures.conversation(line, where) for where, line in lines}
+        texts = [_line(line, where, tokenizer, template) for where, line in lines if looked[where] is None]
     else:
-        texts = [tokenizer.encode(text)]
+        looked, texts = {}, [tokenizer.encode(text)]
     found = _windows(texts, path.name)
+    if eyes is not None and (seen := tuple(filter(None, looked.values()))):
+        found = _seen(found, seen, eyes, path.name)
     if found.n_tokens < WINDOW:
         raise UsageError(f"{path} has {found.n_tokens} tokens, at least {WINDOW} are needed")
     return found
 
 
+def with_text(calibration: Calibration, other: Calibration) -> Calibration:
+    """`calibration`, or if it has nothing without pictures, that and the text of `other`."""
+    if calibration.windows or calibration.seer is None:
+        return calibration
+    digest = hashlib.sha256(f"{calibration.sha256} {other.sha256}".encode()).hexdigest()
+    return replace(calibration, windows=other.windows, sha256=digest, source=f"{calibration.source} and {other.source}")
+
+
 def check_disjoint(calibration: Calibration, judged: Calibration) -> None:
-    """Raise `UsageError` when the text to judge by was calibrated with: a run of 24 tokens in both."""
+    """Raise `UsageError` when what is judged by was calibrated with: a run of 24 tokens in both, or a picture."""
+    shown.check_apart(calibration.shown, calibration.source)
     seen = {w[i : i + _OVERLAP] for w in _bodies(calibration) for i in range(len(w) - _OVERLAP + 1)}
     for window in _bodies(judged):
         for i in range(len(window) - _OVERLAP + 1):
@@ -114,7 +160,7 @@ def _bodies(texts: Calibration) -> list[tuple[int, ...]]:
         start = next((i for i, (a, b) in enumerate(zip(before, window, strict=False)) if a != b), 0)
         bodies.append(window[start:])
         before = window
-    return bodies
+    return bodies + [c[c.index(c.token_id) :] for c in texts.shown]
 
 
 def activation_statistics(
@@ -159,7 +205,7 @@ def activation_hessians(
     import torch
 
     progress = progress or Silent()
-    model = load_model(checkpoint)
+    model, passages = running(checkpoint, calibration), calibration.passages
     watched = [w for w in _watched(model, checkpoint) if wanted is None or set(w.names) & set(wanted)]
     groups: list[list[_Watched]] = [[]]
     used = 0
@@ -171,7 +217,7 @@ def activation_hessians(
         used += one.hessian_bytes
     if not watched:
         return
-    progress.start("measuring activations", len(groups) * len(calibration.windows))
+    progress.start("measuring activations", len(groups) * len(passages))
     done = 0
     for group in groups:
         sums: dict[str, Any] = {}
@@ -198,8 +244,8 @@ def activation_hessians(
         handles = [one.watch(add) for one in group]
         try:
             with torch.inference_mode():
-                for window in calibration.windows:
-                    model(torch.tensor([window]), use_cache=False)
+                for passage in passages:
+                    conversation.run(model, passage)
                     done += 1
                     progress.advance(done)
         finally:
@@ -212,15 +258,21 @@ def activation_hessians(
             consume(name, (sums[kept] / n).numpy() if n >= _FEWEST_TOKENS else None)
 
 
+def running(checkpoint: Checkpoint, calibration: Calibration) -> Any:
+    """The source that is measured: `checkpoint`, or within its whole if there are pictures to see."""
+    return load_model(checkpoint) if calibration.seer is None else conversation.text_part(calibration.seer)
+
+
 def _measure(checkpoint: Checkpoint, calibration: Calibration, progress: Progress) -> dict[str, np.ndarray]:
     import numpy as np
     import torch
 
-    progress.start("calibrating", len(calibration.windows))
-    model = load_model(checkpoint)
+    passages = calibration.passages
+    progress.start("calibrating", len(passages))
+    model = running(checkpoint, calibration)
     sums: dict[str, Any] = {}
     counts: dict[str, int] = {}
-    size = streamed.together(model, calibration.windows, int(checkpoint.text_config["vocab_size"]))
+    size = streamed.together(model, passages, int(checkpoint.text_config["vocab_size"]))
     real: Any = None  # where tokens are, when several windows go through at once
 
     def add(name: str, x: Any) -> None:
@@ -232,15 +284,15 @@ def _measure(checkpoint: Checkpoint, calibration: Calibration, progress: Progres
     handles = [one.watch(add) for one in _watched(model, checkpoint)]
     try:
         with torch.inference_mode(), expert_use.counting(model, checkpoint) as tokens:
-            for at in range(0, len(calibration.windows), size):
-                windows = calibration.windows[at : at + size]
+            for at in range(0, len(passages), size):
+                together = passages[at : at + size]
                 if size == 1:
-                    model(torch.tensor(windows), use_cache=False)
-                else:
-                    ids, mask = streamed.padded(windows)
+                    conversation.run(model, together[0])
+                else:  # text alone: what sees is not streamed
+                    ids, mask = streamed.padded(calibration.windows[at : at + size])
                     real = mask.bool()
                     model(ids, attention_mask=mask, use_cache=False)
-                progress.advance(at + len(windows))
+                progress.advance(at + len(together))
     finally:
         for handle in handles:
             handle.remove()
@@ -317,6 +369,16 @@ def _line(line: str, where: str, tokenizer: Tokenizer, template: ChatTemplate | 
     if not isinstance(text, str):
         raise InputError(f"{where}: text is not text but {type(text).__name__}")
     return tokenizer.encode(text)
+
+
+def _seen(texts: Calibration, seen: tuple[Conversation, ...], eyes: Eyes, source: str) -> Calibration:
+    """The texts, and conversations with pictures; the hash is over both, and over whose eyes see them."""
+    digest = hashlib.sha256(f"{texts.sha256} {eyes.checkpoint.id}".encode())
+    for one in seen:
+        digest.update(json.dumps(one).encode())
+        for data in one.pictures:
+            digest.update(hashlib.sha256(data).digest())
+    return Calibration(texts.windows, digest.hexdigest(), source, seen, eyes.checkpoint)
 
 
 def _answer(row: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edge.export.calibrate import Calibration
     from edge.export.planner.run import Plan
     from edge.export.verify import Verdict
+    from edge.export.vision.conversation import Eyes
     from edge.export.vision.split import Split
 
 DEFAULT_CONTEXT_LENGTH = 2048
@@ -187,7 +188,8 @@ def export(
         for job in jobs:
             refuse_existing(output / bundle_name(name, job))
     preflight.check(_need(checkpoint, jobs, gate, calibrate), output, time_limit_s=time_limit_s)
-    texts = _texts(checkpoint, calibration, held_out, calibrate)
+    looks = calibration is not None or make is not None or any(job.kind.calibrated for job in jobs)
+    texts = _texts(checkpoint, calibration, held_out, calibrate, sight if looks else None)
     if calibration is not None and texts.calibration is not None and (words := _foreign(text, texts, progress)):
         made["warning"] = words
     if keep_experts is not None:
@@ -388,6 +390,8 @@ def _convert(job: Job, order: Order, progress: Progress) -> Artifact:
             whole(), checkpoint, job.quantization, folder, calibration=used, progress=progress, **planned
         ),
     )
+    if used is not None:
+        made = replace(made, plan={**made.plan, "calibrated_with": used.record()})
     if order.kv is not None:
         key = cache.key(
             text=key, kv=order.kv, calibration=calibration.sha256 if calibration else None,
@@ -477,20 +481,33 @@ def _with_fewer_experts(
     return made, record
 
 
-def _texts(checkpoint: Checkpoint, calibration: Path | None, held_out: Path | None, calibrate: bool) -> _Texts:
-    """Token windows to calibrate with and to judge by; the two never overlap."""
+def _texts(
+    checkpoint: Checkpoint, calibration: Path | None, held_out: Path | None, calibrate: bool, sight: Sight | None
+) -> _Texts:
+    """What to calibrate with, pictures too if there is `sight`, and what to judge by; the two never overlap."""
     from edge.export import calibrate as texts
     from edge.runtimes.chat_template import ChatTemplate
     from edge.runtimes.tokenizer import Tokenizer
 
     tokenizer, template = Tokenizer.load(checkpoint.folder), ChatTemplate.load(checkpoint.folder)
-    own = texts.from_file(calibration, tokenizer) if calibration else None
-    chosen = (own or texts.default_calibration(tokenizer, template)) if calibrate else None
+    eyes = _eyes(checkpoint, sight) if calibrate else None
+    own = texts.from_file(calibration, tokenizer, eyes=eyes) if calibration else None
+    chosen = (own or texts.default_calibration(tokenizer, template, eyes)) if calibrate else None
     judged = texts.from_file(held_out, tokenizer) if held_out else texts.held_out(tokenizer, template)
     if chosen is not None and (calibration or held_out):
         # Those that ship are disjoint, which tests hold; templates that explain tools at length would look shared.
         texts.check_disjoint(chosen, judged)
+    if chosen is not None and not chosen.windows:
+        chosen = texts.with_text(chosen, texts.default_calibration(tokenizer, template))
     return _Texts(chosen, judged)
+
+
+def _eyes(checkpoint: Checkpoint, sight: Sight | None) -> Eyes | None:
+    if sight is None:
+        return None
+    from edge.export.vision.conversation import Eyes
+
+    return Eyes(checkpoint, sight.rule)
 
 
 def _foreign(checkpoint: Checkpoint, texts: _Texts, progress: Progress) -> str:
@@ -639,7 +656,8 @@ def measured_on(order: Order) -> Calibration:
     from edge.runtimes.tokenizer import Tokenizer
 
     folder = order.text.folder
-    return calibrate.default_calibration(Tokenizer.load(folder), ChatTemplate.load(folder))
+    eyes = _eyes(order.checkpoint, order.sight)
+    return calibrate.default_calibration(Tokenizer.load(folder), ChatTemplate.load(folder), eyes)
 
 
 def bundle_name(name: str, job: Job) -> str:

@@ -26,7 +26,7 @@ from edge.export.publish import refuse_existing
 from edge.export.verify import Verdict
 from edge.progress import Progress
 
-_SEES = "its vision part keeps 16 bits, and what rounding the rest costs was measured on text alone"
+_SEES = "its vision part keeps 16 bits: the bits of the rest are planned"
 _NARROW = "what rounding keys and values costs is not in the estimate: the gate measures it"
 
 

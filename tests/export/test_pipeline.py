@@ -115,6 +115,19 @@ def test_a_proven_bundle_is_published_whole(world):
     assert hidden(world.out) == []
 
 
+def test_the_manifest_says_what_was_calibrated_with(world, monkeypatch):
+    world.passing.add("four")
+    [done] = pipeline.export("tiny", world.out, quantization="4bit")
+    assert done.bundle.plan["calibrated_with"] == {
+        "source": "test", "sha256": "c" * 64, "windows": 1, "pictures": 0, "tokens": 3, "picture_tokens": 0,
+    }  # fmt: skip
+    [eight] = pipeline.export("tiny", world.out, quantization="8bit")
+    assert "calibrated_with" not in eight.bundle.plan
+    monkeypatch.setattr(pipeline, "_texts", lambda *_: pipeline._Texts(None, Calibration((), "", "")))
+    [without] = pipeline.export("tiny", world.out, quantization="4bit", calibrate=False, replace_existing=True)
+    assert "calibrated_with" not in without.bundle.plan
+
+
 def test_the_manifest_is_the_same_bytes_every_time(world, tmp_path):
     [first] = pipeline.export("tiny", world.out, quantization="8bit")
     [second] = pipeline.export("tiny", tmp_path / "other", quantization="8bit")

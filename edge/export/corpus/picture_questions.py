@@ -33,6 +33,7 @@ _ASKED = {
     "exists": ("Is there {a} {colour} {name}?", "Do you see {a} {colour} {name}?", "Can you see {a} {colour} {name}?"),
 }
 KINDS = tuple(_ASKED)
+_CALIBRATION = 2 * 10**9  # the first seed; trainings stay below, and what they are watched by
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,16 @@ def held_out(n: int = 64, each: int = len(KINDS)) -> list[tuple[Picture, tuple[Q
         turned = [asked[(seed * each + i) % len(asked)] for i in range(min(each, len(asked)))]
         result.append((scene, tuple(sorted(turned, key=lambda q: KINDS.index(q.kind)))))
     return result
+
+
+def calibration(n: int = 48) -> list[tuple[Picture, tuple[Question, ...]]]:
+    """`n` training pictures that nothing was trained on, with every question that each can answer.
+
+    >>> [len(calibration(2)), calibration(1)[0][1][0].kind]
+    [2, 'describe']
+    """
+    scenes = [picture(_CALIBRATION + i) for i in range(n)]
+    return [(scene, questions(scene, random.Random(f"calibration {scene.seed}"))) for scene in scenes]
 
 
 def questions(scene: Picture, rng: random.Random) -> tuple[Question, ...]:

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edge.export import cache, expert_use, experts, preflight, streamed
-from edge.export.calibrate import Calibration
+from edge.export.calibrate import Calibration, running
 from edge.export.checkpoint import Checkpoint
 from edge.export.planner.front import Law, law
-from edge.export.reference import load_model
+from edge.export.vision.conversation import n_predicted, predicted
 from edge.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -97,16 +97,16 @@ def some(windows: Sequence[Sequence[int]], n: int) -> list[Sequence[int]]:
 def _measured(checkpoint: Checkpoint, calibration: Calibration, progress: Progress) -> dict[str, np.ndarray]:
     import torch
 
-    model = load_model(checkpoint)
+    model = running(checkpoint, calibration)
     whole = not streamed.is_streamed(model)
     places = dict(_matrices(model, checkpoint)) if whole else {}
-    windows = some(calibration.windows, _WINDOWS)
+    windows = some(calibration.passages, _WINDOWS)
     progress.start("measuring how much each matrix matters", len(windows) + _TRIED * len(_TRIAL_BITS))
     sums = _fisher(model, windows, places, progress) if whole else _streamed_fisher(model, windows, progress)
-    n_tokens = sum(len(w) for w in windows)
+    n_tokens = sum(map(n_predicted, windows))
     found = {f"rows/{name}": (r / n_tokens).numpy() for name, (r, _) in sums.items()}
     found |= {f"columns/{name}": (c / n_tokens).numpy() for name, (_, c) in sums.items()}
-    few = some(calibration.windows, _TRIED)
+    few = some(calibration.passages, _TRIED)
     with torch.inference_mode():
         found["floor"] = _floor(model, few)
         if whole:
@@ -182,7 +182,7 @@ def _run_back(model: Any, windows: Sequence[Sequence[int]], progress: Progress) 
 
     draw = torch.Generator().manual_seed(0)
     for n, window in enumerate(windows):
-        logits = model(input_ids=torch.tensor([list(window)]), use_cache=False).logits[0]
+        logits = predicted(model, window)
         said = torch.log_softmax(logits.float(), -1)
         tokens = torch.multinomial(said.detach().exp(), 1, generator=draw)
         said.gather(1, tokens).sum().backward()
@@ -288,8 +288,7 @@ def _said(model: Any, windows: Sequence[Sequence[int]]) -> list[Any]:
     import torch
 
     if not streamed.is_streamed(model):
-        all_logits = (model(input_ids=torch.tensor([list(w)]), use_cache=False).logits[0] for w in windows)
-        return [torch.log_softmax(logits.float(), -1) for logits in all_logits]
+        return [torch.log_softmax(predicted(model, w).float(), -1) for w in windows]
     size = streamed.together(model, windows, int(model.config.vocab_size))
     found = []
     for at in range(0, len(windows), size):

@@ -117,7 +117,8 @@ def test_the_vision_part_counts_and_the_rest_is_planned(seeing, tmp_path, monkey
     assert done.plan.chosen.size_bytes == pytest.approx(done.bundle.size_bytes, rel=0.02)
     assert len(set(done.bundle.plan["planned"]["types"].values())) > 1
     assert "vision" in done.bundle.parts
-    assert any("measured on text alone" in note for note in done.plan.notes)
+    assert any("vision part keeps 16 bits" in note for note in done.plan.notes)
+    assert done.bundle.plan["calibrated_with"]["pictures"] > 0
     source = open_source(seeing)
     assert parity.nmse_seeing(source, load_model(source), done.folder) < 0.1
 
