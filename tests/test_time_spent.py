@@ -3,11 +3,12 @@
 import itertools
 import json
 
+import numpy as np
 import pytest
 
 from edge import time_spent
 from edge.cli import main
-from edge.errors import EdgeError
+from edge.errors import EdgeError, InputError
 from edge.find import load, names
 from edge.runtimes import profilers
 from edge.runtimes.profilers import Event, Recording, Step, layer_of, parse
@@ -266,11 +267,40 @@ def test_what_litert_refuses_is_named():
         model._call("LiteRtCreateOptions")
 
 
-def test_a_tflite_model_that_sees_cannot_be_profiled(tmp_path, monkeypatch):
+def test_a_tflite_model_that_sees_is_profiled_with_what_its_embeddings_take():
+    fetched = {"name": "Embedding of tokens", "type": 8, "us": 4.5, "index": 0}
+    product = {"name": "Fully Connected (NC, F32)", "type": 8, "us": 9, "index": 0}
+    took = []
+
+    class Model:
+        write = run = lambda *_args: None
+
+        def take(self):
+            return [product, product]
+
+    runner = tflite_profiler._Runner(Model(), "embeddings", 2)
+    runner.recording = True
+    fetch = runner.fetching(lambda **given: took.append(given))
+    fetch(token_ids=1)
+    fetch(token_ids=2)
+    runner.run("decode", np.zeros(1), np.zeros(1), np.zeros(1))
+    runner.run("decode", np.zeros(1), np.zeros(1), np.zeros(1))
+    assert took == [{"token_ids": 1}, {"token_ids": 2}]
+    assert [[row["name"] for row in rows] for *_, rows in runner.runs] == [
+        [fetched["name"], product["name"], product["name"]], [product["name"]] * 2,
+    ]  # fmt: skip
+    found = tflite_profiler.parse([("decode", 0, 30_000, [fetched, product, product])], 0, 0, layers=1)
+    assert [(e.operator, e.layer, e.start_us) for e in found.events] == [
+        ("Embedding of tokens", None, 0.0), ("Fully Connected F32", 0, 4.5), ("Fully Connected F32", None, 13.5),
+    ]  # fmt: skip
+
+
+def test_a_tflite_bundle_whose_embeddings_are_missing_is_damaged(tmp_path):
     from types import SimpleNamespace
 
+    from edge.runtimes.engines.tflite import embedder
+
     header = SimpleNamespace(signatures={"decode": SimpleNamespace(inputs={"embeddings": None})})
-    monkeypatch.setattr("edge.readers.tflite.read", lambda _path: header)
-    bundle = SimpleNamespace(model_file="model.tflite")
-    with pytest.raises(EdgeError, match="takes embeddings, which profiling cannot give it"):
-        tflite_profiler.record(tmp_path, bundle, [1], 1, threads=1, context_length=None)
+    bundle = SimpleNamespace(model_file="model.tflite", parts={})
+    with pytest.raises(InputError, match="takes embeddings, and the bundle has no embedder"):
+        embedder(tmp_path, bundle, header)

@@ -13,7 +13,9 @@ import pytest
 
 from edge.errors import InputError, UsageError
 from edge.export.formats import tflite
+from edge.find import load
 from edge.runtimes.model import open_bundle
+from edge.runtimes.profilers import PHASES
 from edge.runtimes.session import Sampling
 from tests import tiny_vlm
 
@@ -111,6 +113,12 @@ def test_the_same_features_and_the_same_words(name, format_name, most, checkpoin
             n_new = N_NEW if most < 1e-4 else N_NEW // 2
             reply = [p.token_id for p in ours.generate(asked, Sampling(max_tokens=n_new)) if p.token_id is not None]
             assert reply == made[0, inputs["input_ids"].shape[1] :].tolist()[: len(reply)]
+    recorded = load("edge.runtimes.profilers", format_name).record(
+        done.folder, done.bundle, list(range(20)), 2, threads=1, context_length=None
+    )
+    assert [sum(s.tokens for s in recorded.steps if s.phase == phase) for phase in PHASES] == [20, 2]
+    if format_name == "tflite":
+        assert any(event.operator == "Embedding of tokens" for event in recorded.events)
     shutil.rmtree(done.folder)
 
 

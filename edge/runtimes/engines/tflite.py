@@ -336,18 +336,26 @@ def load(
         # It copies the whole cache at every token: what a near graph saves is lost in that.
         signatures = {key: signature for key, signature in signatures.items() if not litert.near_of(key)}
         runner = litert.InterpreterRunner(path, signatures, threads=n)
-    embedder = None
-    if litert.given_input(header.signatures["decode"]) == "embeddings":
-        if "embedding" not in bundle.parts:
-            raise InputError(f"{path} takes embeddings, and the bundle has no embedder", hint="export it again")
-        embedder = litert.open_signature(Path(folder) / bundle.parts["embedding"], "decode_embedder", threads=1)
     return TfliteSession(
         runner,
         signatures,
         context_length=context_length or bundle.context_length,
-        embedder=embedder,
+        embedder=embedder(Path(folder), bundle, header),
         bidirectional=bool(bundle.image.get("bidirectional")),
     )
+
+
+def embedder(folder: Path, bundle: Bundle, header: reader.TfliteHeader) -> Any:
+    """What makes embeddings of tokens, for a decoder that takes those; None for one that takes tokens.
+
+    Raises `InputError` when the bundle does not have it.
+    """
+    if litert.given_input(header.signatures["decode"]) != "embeddings":
+        return None
+    if "embedding" not in bundle.parts:
+        path = folder / bundle.model_file
+        raise InputError(f"{path} takes embeddings, and the bundle has no embedder", hint="export it again")
+    return litert.open_signature(folder / bundle.parts["embedding"], "decode_embedder", threads=1)
 
 
 def build() -> dict[str, str]:

@@ -2,22 +2,22 @@
 
 It is there in the library that the package ships, and its Python interface does not reach it; see
 `edge.runtimes.litert_c`. The session itself runs on it, so that prefills, near graphs and masks are the ones that
-answer.
+answer. The decoder of a model that sees takes embeddings; fetching those of tokens is timed by the clock, and stands
+as one operator before the run that they were fetched for.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from edge.bundle import Bundle
-from edge.errors import EdgeError
 from edge.readers import tflite as reader
 from edge.runtimes import litert, native_stderr
 from edge.runtimes.cores import physical_cores
-from edge.runtimes.engines.tflite import TfliteSession
+from edge.runtimes.engines.tflite import TfliteSession, embedder
 from edge.runtimes.litert_c import DELEGATED, OPERATOR, ProfiledModel
 from edge.runtimes.profilers import WARM_UP, Event, Recording, Step
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _INSTRUMENT = "LiteRT's profiler"
 _PRODUCT = "Fully Connected"
+_FETCH = "Embedding of tokens"
 
 
 class _Runner:
@@ -35,6 +36,19 @@ class _Runner:
         self._model, self._given, self._n_logits = model, given, n_logits
         self.runs: list[tuple[str, int, int, list[Any]]] = []
         self.recording = False
+        self._fetched_ns = 0  # since the last run, for the next
+
+    def fetching(self, fetch: Callable[..., Any]) -> Callable[..., Any]:
+        """The embedder, timed."""
+
+        def timed(**given: Any) -> Any:
+            began = time.perf_counter_ns()
+            try:
+                return fetch(**given)
+            finally:
+                self._fetched_ns += time.perf_counter_ns() - began
+
+        return timed
 
     def run(self, signature: str, given: np.ndarray, positions: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
         import numpy as np
@@ -45,6 +59,10 @@ class _Runner:
         self._model.run(signature)
         ended = time.perf_counter_ns()
         rows = self._model.take()
+        if self._fetched_ns:
+            us = self._fetched_ns / 1e3
+            rows = [{"name": _FETCH, "type": DELEGATED, "us": us, "index": 0}, *rows]
+            began, self._fetched_ns = began - self._fetched_ns, 0
         if self.recording:
             self.runs.append((signature, began, ended, rows))
         return np.zeros(self._n_logits, np.float32) if signature.endswith("decode") else None
@@ -60,15 +78,15 @@ def record(
     path = Path(folder) / bundle.model_file
     header = reader.read(path)
     decode = header.signatures["decode"]
-    if litert.given_input(decode) != "tokens":
-        raise EdgeError("the decoder of a TFLite bundle that sees takes embeddings, which profiling cannot give it")
+    fetch = embedder(Path(folder), bundle, header)
     with native_stderr.captured():
         model = ProfiledModel(path, threads=threads or physical_cores(), packed="")
-        runner = _Runner(model, "tokens", decode.outputs["logits"].shape[-1])
+        runner = _Runner(model, litert.given_input(decode), decode.outputs["logits"].shape[-1])
         # Nobody keeps or copies the cache of what is profiled.
         session = TfliteSession(
-            cast(litert.Runner, runner), header.signatures, context_length=context_length or bundle.context_length
-        )
+            cast(litert.Runner, runner), header.signatures, context_length=context_length or bundle.context_length,
+            embedder=runner.fetching(fetch) if fetch else None,
+        )  # fmt: skip
         try:
             model.start()
             session.feed(prompt[:WARM_UP])
@@ -110,7 +128,8 @@ def parse(runs: Sequence[tuple[str, int, int, list[Any]]], n_prefill: int, n_pro
         by_order = by_order or known
         seen, at = 0, start
         for row in timed:
-            layer = seen // each if known and seen < each * layers else None
+            inside = known and seen < each * layers and row["name"] != _FETCH
+            layer = seen // each if inside else None
             seen += _PRODUCT in row["name"]
             events.append(
                 Event(
