@@ -72,7 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--context", type=int, metavar="N", help="tokens that must fit (default: 2048, or the model's)")
     parser.add_argument("--or-better", action="store_true", help="try larger quantizations until one passes the gate")
     parser.add_argument("--no-gate", action="store_true", help="publish without proof; the bundle is marked unproven")
-    parser.add_argument("--calibration", type=Path, metavar="FILE", help="text to calibrate with (default: our own)")
+    parser.add_argument(
+        "--calibration", type=Path, metavar="FILE", help="text or chats to calibrate with (default: our own)"
+    )
     parser.add_argument(
         "--experts",
         metavar="keep=N",

@@ -19,6 +19,7 @@ _FULL_BYTES = 16 << 20  # a writer that fails leaves less than its last piece wo
 PASS_BYTES = 512 << 20  # logits that one pass over a streamed source may leave in memory
 _STREAMED_BYTES = 2500 << 20  # torch, a runtime, the logits of one pass, hidden states of all its windows
 _GATE_POSITIONS, _CALIBRATION_POSITIONS = 3000, 6000
+_SHOWN_POSITIONS = 12_000  # of conversations with pictures
 _READ_S, _COMPUTE_S = 1.5e-9, 4e-11  # seconds for each parameter: reading it, and one position's product with it
 _GATE_BASE_BYTES = 900 << 20  # torch, a runtime and the logits of one window
 _PLANNING = "running the source backwards in float32, to plan for a budget,"
@@ -38,9 +39,14 @@ def gate_need(checkpoint: Checkpoint) -> Need:
 
 
 def calibration_need(checkpoint: Checkpoint) -> Need:
-    """What measuring activations takes; its time is counted with the format when the source is in memory."""
+    """What measuring activations takes; its time is counted with the format when the source is in memory.
+
+    But for that of conversations with pictures, which come to the text.
+    """
     if holds_source(checkpoint):
-        return Need(_GATE_BASE_BYTES + 4 * checkpoint.n_parameters, disk_bytes=0, time_s=0, who=_SOURCE)
+        n = checkpoint.n_parameters
+        seeing = _SHOWN_POSITIONS * n * _COMPUTE_S if checkpoint.family == "vlm" else 0
+        return Need(_GATE_BASE_BYTES + 4 * n, disk_bytes=0, time_s=seeing, who=_SOURCE)
     return _streamed_need(checkpoint, _CALIBRATION_POSITIONS, other_passes=0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import EdgeError, InputError, UsageError
+from edge.export import cache
 from edge.export.corpus import picture_questions
 from edge.export.corpus.pictures import draw
 from edge.runtimes.act import beneath
@@ -104,6 +106,18 @@ class Named:
             return file.getvalue()
         with os.fdopen(beneath.opened(self._folder, source, os.O_RDONLY), "rb") as opened:
             return opened.read(MAX_FILE_BYTES + 1)
+
+
+def hash_of(path: Path) -> str:
+    """What a user's conversations are known by: their file, and each picture that they name, where it is there."""
+    found = [cache.hash_of(path)]
+    lines = path.read_bytes().splitlines() if path.suffix == ".jsonl" else []
+    for line in lines:
+        with contextlib.suppress(ValueError, RecursionError, EdgeError, TypeError, AttributeError, OSError):
+            for part in image_parts(json.loads(line).get("messages") or ()):
+                file = path.parent / str(source_of(part))
+                found += [cache.hash_of(file)] if file.is_file() else []
+    return cache.key(files=found) if len(found) > 1 else found[0]
 
 
 def check_apart(shown: Iterable[Conversation], source: str) -> None:

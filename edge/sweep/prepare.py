@@ -11,7 +11,7 @@ from typing import Any
 
 import edge
 from edge.errors import EdgeError
-from edge.export import artifact, cache, pipeline, preflight
+from edge.export import artifact, cache, pipeline, preflight, shown
 from edge.export.artifact import Need
 from edge.export.checkpoint import Checkpoint
 from edge.export.source import open_source
@@ -101,7 +101,7 @@ def _key(cell: Cell, source: Checkpoint) -> str:
     said = cell.record() | {"model": source.id}
     for name in ("calibration", "held_out"):
         if path := getattr(cell, name):
-            said[name] = cache.hash_of(Path(path))
+            said[name] = shown.hash_of(Path(path))
     if cell.distill is not None:
         from edge.export.distill import recipe
 

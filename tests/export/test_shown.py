@@ -192,6 +192,17 @@ def test_own_conversations_with_pictures_alone_are_read_beside_the_text_that_shi
     assert pipeline._texts(llava.checkpoint, None, None, False, llava.sight).calibration is None
 
 
+def test_another_picture_makes_another_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGE_CACHE", str(tmp_path / "cache"))
+    parts = [{"type": "image", "path": "a.png"}, {"type": "image", "path": "data:" + "x" * 9000}, {"type": "image"}]
+    path = written(tmp_path, *({"messages": asking(part)} for part in parts), [1], {"messages": 3})
+    found = {shown.hash_of(path)}
+    for data in (png(), png(size=(30, 40))):
+        (tmp_path / "a.png").write_bytes(data)
+        found.add(shown.hash_of(path))
+    assert len(found) == 3
+
+
 @pytest.mark.parametrize(
     ("part", "words"),
     [
