@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,13 +61,10 @@ class Calibration:
     def record(self) -> dict[str, Any]:
         """What a manifest says of it: `tokens` are all of them, `picture_tokens` those that are rows of pictures."""
         return {
-            "source": self.source,
-            "sha256": self.sha256,
-            "windows": len(self.windows),
+            "source": self.source, "sha256": self.sha256, "windows": len(self.windows),
             "pictures": sum(len(c.pictures) for c in self.shown),
-            "tokens": self.n_tokens,
-            "picture_tokens": sum(c.n_rows for c in self.shown),
-        }
+            "tokens": self.n_tokens, "picture_tokens": sum(c.n_rows for c in self.shown),
+        }  # fmt: skip
 
 
 def default_calibration(tokenizer: Tokenizer, template: ChatTemplate | None, eyes: Eyes | None = None) -> Calibration:
@@ -131,12 +128,14 @@ def from_file(
     return found
 
 
-def with_text(calibration: Calibration, other: Calibration) -> Calibration:
-    """`calibration`, or if it has nothing without pictures, that and the text of `other`."""
-    if calibration.windows or calibration.seer is None:
-        return calibration
-    digest = hashlib.sha256(f"{calibration.sha256} {other.sha256}".encode()).hexdigest()
-    return replace(calibration, windows=other.windows, sha256=digest, source=f"{calibration.source} and {other.source}")
+def completed(own: Calibration, usual: Calibration) -> Calibration:
+    """`own`, and of what ships what a model that sees lacks there: text, or pictures."""
+    if own.windows and (own.shown or not usual.shown):
+        return own
+    digest = hashlib.sha256(f"{own.sha256} {usual.sha256}".encode()).hexdigest()
+    lacks = "pictures" if own.windows else "text"
+    source = f"{own.source} and edge's {lacks}"
+    return Calibration(own.windows or usual.windows, digest, source, own.shown or usual.shown, usual.seer)
 
 
 def check_disjoint(calibration: Calibration, judged: Calibration) -> None:

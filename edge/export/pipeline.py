@@ -497,8 +497,8 @@ def _texts(
     if chosen is not None and (calibration or held_out):
         # Those that ship are disjoint, which tests hold; templates that explain tools at length would look shared.
         texts.check_disjoint(chosen, judged)
-    if chosen is not None and not chosen.windows:
-        chosen = texts.with_text(chosen, texts.default_calibration(tokenizer, template))
+    if own is not None and eyes is not None:
+        chosen = texts.completed(own, texts.default_calibration(tokenizer, template, eyes))
     return _Texts(chosen, judged)
 
 

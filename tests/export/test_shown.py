@@ -181,14 +181,20 @@ def test_own_conversations_name_pictures_beside_them(llava, tmp_path):
         calibrate.check_disjoint(found, Calibration((said,), "", "judged"))
 
 
-def test_own_conversations_with_pictures_alone_are_read_beside_the_text_that_ships(llava, tmp_path):
+def test_what_own_conversations_lack_comes_from_what_ships(llava, shipped, tmp_path):
     (tmp_path / "a.png").write_bytes(png())
     path = written(tmp_path, *[{"messages": asking({"type": "image", "path": "a.png"})}] * 2)
-    texts = pipeline._texts(llava.checkpoint, path, None, True, llava.sight)
-    usual = calibrate.default_calibration(llava.tokenizer, llava.template)
-    assert texts.calibration.windows == usual.windows
-    assert texts.calibration.source == f"own.jsonl and {usual.source}"
-    assert len(texts.calibration.shown) == 2
+    found = pipeline._texts(llava.checkpoint, path, None, True, llava.sight).calibration
+    assert found.windows == shipped.windows
+    assert found.source == "own.jsonl and edge's text"
+    assert len(found.shown) == 2
+    assert found.seer == llava.checkpoint
+    path = written(tmp_path, {"text": "Words of my own. " * 200})
+    found = pipeline._texts(llava.checkpoint, path, None, True, llava.sight).calibration
+    assert found.shown == shipped.shown
+    assert found.source == "own.jsonl and edge's pictures"
+    assert found.windows != shipped.windows
+    assert pipeline._texts(llava.checkpoint, path, None, True, None).calibration.shown == ()
     assert pipeline._texts(llava.checkpoint, None, None, False, llava.sight).calibration is None
 
 
