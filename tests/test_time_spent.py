@@ -227,14 +227,34 @@ def test_a_machine_that_others_use_is_said(folder, capsys, monkeypatch):
 
 
 def test_a_profile_that_breaks(folder, capsys, monkeypatch):
-    from edge.commands import profile as verb
+    from edge.commands import _places
 
     class Done:
         stdout, stderr, returncode = "", "Traceback\nMemoryError", 1
 
-    monkeypatch.setattr(verb.subprocess, "run", lambda *_, **__: Done)
+    monkeypatch.setattr(_places.subprocess, "run", lambda *_, **__: Done)
     assert main(["profile", str(folder)]) == 1
     assert "cannot be profiled: MemoryError" in capsys.readouterr().err
+    Done.stdout = '{"recording": {"steps": 7}}'
+    assert main(["profile", str(folder)]) == 1
+    assert "cannot be profiled: its answer is no profile: TypeError" in capsys.readouterr().err
+
+
+def test_names_that_would_steer_a_terminal_do_not(folder, capsys, monkeypatch):
+    from edge.commands import profile as verb
+
+    def hostile(*args):
+        found = recorded(*args)
+        for row in found["recording"]["events"]:
+            row["operator"] = "\x1b[2JEcho"
+        return found
+
+    recorded = verb._recorded
+    monkeypatch.setattr(verb, "_recorded", hostile)
+    assert main(["profile", str(folder), "--new-tokens", "4", "--prompt-tokens", "4"]) == 0
+    out = capsys.readouterr().out
+    assert "[2JEcho" in out
+    assert "\x1b" not in out
 
 
 def test_a_library_without_its_parts(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Where a bundle is measured: here, or on a device that it was flashed to."""
+"""Where a bundle is measured or profiled: here, or on a device that it was flashed to."""
 
 from __future__ import annotations
 
@@ -43,6 +43,10 @@ class Place(Protocol):
         """One repetition in a fresh process (`edge.runtimes.bench_worker`)."""
         ...
 
+    def profile(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        """An answer with instruments on, in a fresh process (`edge.runtimes.profile_worker`)."""
+        ...
+
 
 class Here:
     """A bundle's folder on this machine."""
@@ -59,24 +63,31 @@ class Here:
         return profile.conditions()
 
     def measure(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        hint = "ask for shorter prompts and answers: --prompt-tokens, --depths, --new-tokens"
+        return self._run(bench_worker.__name__, "measured", request, _timeout_s(request), hint)
+
+    def profile(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        hint = "ask for fewer tokens: --prompt-tokens, --new-tokens"
+        return self._run("edge.runtimes.profile_worker", "profiled", request, timeout_s, hint)
+
+    def _run(
+        self, worker: str, verb: str, request: Mapping[str, Any], timeout_s: float, shorter: str
+    ) -> dict[str, Any]:
         try:
             done = subprocess.run(
-                [sys.executable, "-m", bench_worker.__name__, json.dumps({**request, "bundle": str(self._folder)})],
+                [sys.executable, "-m", worker, json.dumps({**request, "bundle": str(self._folder)})],
                 env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
                 errors="replace",
-                timeout=_timeout_s(request),
+                timeout=timeout_s,
                 check=False,
             )
         except subprocess.TimeoutExpired as err:
-            raise EdgeError(
-                f"{self.name} cannot be measured: no end after {err.timeout:g} s",
-                hint="ask for shorter prompts and answers: --prompt-tokens, --depths, --new-tokens",
-            ) from None
+            raise EdgeError(f"{self.name} cannot be {verb}: no end after {err.timeout:g} s", hint=shorter) from None
         said = done.stderr.strip().splitlines()
-        return _answer(self.name, done.stdout, said[-1] if said else f"it ended with code {done.returncode}")
+        return _answer(self.name, done.stdout, said[-1] if said else f"it ended with code {done.returncode}", verb)
 
 
 class There:
@@ -100,7 +111,11 @@ class There:
 
     def measure(self, request: Mapping[str, Any]) -> dict[str, Any]:
         done = self._device.run(["sh", self._start, "bench", json.dumps(request)], timeout_s=_timeout_s(request))
-        return _answer(self.name, done.text, done.reason)
+        return _answer(self.name, done.text, done.reason, "measured")
+
+    def profile(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        done = self._device.run(["sh", self._start, "profile", json.dumps(request)], timeout_s=timeout_s)
+        return _answer(self.name, done.text, done.reason, "profiled")
 
 
 def _timeout_s(request: Mapping[str, Any]) -> float:
@@ -108,11 +123,14 @@ def _timeout_s(request: Mapping[str, Any]) -> float:
     return _TIMEOUT_S + float(request.get("seconds") or 0)
 
 
-def _answer(name: str, text: str, reason: str) -> dict[str, Any]:
+def _answer(name: str, text: str, reason: str, verb: str) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(text.splitlines()[-1])
     except (IndexError, ValueError):
-        raise EdgeError(f"{name} cannot be measured: {reason:.300}") from None
+        raise EdgeError(f"{name} cannot be {verb}: {reason:.300}") from None
     if "error" in found:
-        raise EdgeError(f"{name} cannot be measured: {found['error']}", hint=found["hint"])
+        hint = found["hint"]
+        if "the worker knows no" in found["error"]:  # of an edge from before there was this to ask for
+            hint = "flash the bundle again: only what has changed is sent"
+        raise EdgeError(f"{name} cannot be {verb}: {found['error']}", hint=hint)
     return found

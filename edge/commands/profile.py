@@ -7,38 +7,43 @@ right for large operators; small ones look larger than they are.
 -o makes a picture of it, --trace a file that ui.perfetto.dev opens (it stays on your machine there, or use
 chrome://tracing). Memory over time is in both.
 
+With --on, what edge flash has put on a device is profiled there. BUNDLE is then a name or an id of it; without one it
+is what runs there.
+
 examples:
   edge profile out/SmolLM2-135M-Instruct-onnx-int4-mixed
   edge profile BUNDLE -o where.html --trace trace.json
   edge profile BUNDLE --prompt-tokens 512 --new-tokens 32 --threads 1
   edge profile BUNDLE --json
+  edge profile --on ssh://pi@raspberrypi -o where.html
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edge import bundle as bundles
 from edge import profile, time_spent
 from edge.commands import _progress
 from edge.commands._whole import write_whole
 from edge.errors import EdgeError, UsageError
-from edge.runtimes import integrity
+
+if TYPE_CHECKING:
+    from edge.commands._places import Place
 
 _TIMEOUT_S = 1800
-_WORKER = "edge.runtimes.profile_worker"
 _BUSY = 0.15  # share of the processors that others may have before it is said
 _ROWS = 10  # operators of a table; what is left takes next to nothing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="a folder that edge export made")
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path, nargs="?", help="a folder that edge export made")
+    parser.add_argument(
+        "--on", metavar="DEVICE", help="profile what was flashed there: ssh://user@host, adb:SERIAL, ..."
+    )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.html", help="a page with pictures of it")
     parser.add_argument("--trace", type=Path, metavar="FILE.json", help="a Chrome trace, for ui.perfetto.dev")
     parser.add_argument("--json", action="store_true", help="print sums and every event as JSON")
@@ -51,26 +56,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    folder = args.bundle.expanduser()
-    bundle = bundles.read(folder)
     for name in ("prompt_tokens", "new_tokens", "threads"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be 1 or more")
+    if args.on is not None:
+        return _there(args)
+    if args.bundle is None:
+        raise UsageError("which bundle?", hint="give its folder, or a device with --on")
+    from edge.commands._places import Here
+
+    return _profiled(args, Here(args.bundle), profile.this_machine().record())
+
+
+def _there(args: argparse.Namespace) -> int:
+    """As here, on a device."""
+    from edge.commands._places import There
+    from edge.devices import book, facts, installed
+
+    device = book.find([args.on])[0].connect()
+    try:
+        asked = facts.ask(device, device.python)
+        wanted = None if args.bundle is None else installed.named(args.bundle)
+        return _profiled(args, There(device, asked, wanted), asked.record())
+    finally:
+        device.close()
+
+
+def _profiled(args: argparse.Namespace, place: Place, device: dict[str, Any]) -> int:
+    """Profile it, and show what came out."""
+    bundle = place.bundle
     limit = min(args.context or bundle.context_length, bundle.context_length)
     if args.prompt_tokens + args.new_tokens > limit:
         raise UsageError(f"{args.prompt_tokens} and {args.new_tokens} tokens do not fit the context of {limit} tokens")
-    integrity.check(folder, bundle)
     with _progress.shown(quiet=args.json) as progress:
         progress.start("answering with instruments on")
-        found = _recorded(folder, args)
+        found = _recorded(place, args)
     found |= {
         "schema_version": time_spent.SCHEMA_VERSION,
         "bundle": {k: getattr(bundle, k) for k in ("name", "id", "format", "quantization")},
-        "device": profile.this_machine().record(),
+        "device": device,
+        "emulated": place.emulated,
         "command": ["edge", *sys.argv[1:]],
     }
     parts = time_spent.phases(found)
-    name = f"{bundle.name} {bundle.format} {bundle.quantization}"
+    name = f"{bundle.name} {bundle.format} {bundle.quantization}{', emulated' if place.emulated else ''}"
     if args.trace:
         write_whole(args.trace, json.dumps(time_spent.trace(found, name)) + "\n")
     if args.output:
@@ -83,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
         print(_table(found, parts))
         for path in filter(None, (args.output, args.trace)):
             print(path)
+    if place.emulated:
+        print("edge: emulated: speeds say nothing about a real device", file=sys.stderr)
     others = found.get("seen", {}).get("others_share") or 0.0
     if others > _BUSY:
         print(f"edge: other programs used {100 * others:.0f} % of the processors: what is said of whole tokens is of "
@@ -90,35 +121,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _recorded(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    request = {
-        "bundle": str(folder), "threads": args.threads, "context": args.context,
-        "prompt_tokens": args.prompt_tokens, "new_tokens": args.new_tokens,
-    }  # fmt: skip
+def _recorded(place: Place, args: argparse.Namespace) -> dict[str, Any]:
+    """What the worker recorded. Raises `EdgeError` when it did not, or says what is no recording."""
+    request = {key: getattr(args, key) for key in ("threads", "context", "prompt_tokens", "new_tokens")}
+    found = place.profile(request, _TIMEOUT_S)
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", _WORKER, json.dumps(request)],
-            env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise EdgeError(
-            f"{folder} cannot be profiled: no end after {_TIMEOUT_S:g} s",
-            hint="ask for fewer tokens: --prompt-tokens, --new-tokens",
-        ) from None
-    try:
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    except (IndexError, ValueError):
-        said = done.stderr.strip().splitlines()
-        reason = said[-1] if said else f"it ended with code {done.returncode}"
-        raise EdgeError(f"{folder} cannot be profiled: {reason:.300}") from None
-    if "error" in found:
-        raise EdgeError(f"{folder} cannot be profiled: {found['error']}", hint=found["hint"])
+        time_spent.phases(found)
+        max(size for _, size in found["memory"])
+    except (KeyError, TypeError, ValueError) as err:
+        raise EdgeError(f"{place.name} cannot be profiled: its answer is no profile: {err!r:.100}") from None
     return found
 
 
@@ -144,10 +155,12 @@ def _table(found: dict[str, Any], parts: list[time_spent.Phase]) -> str:
     for part in parts:
         words = {"prefill": f"reading {part.tokens} tokens", "decode": f"answering {part.tokens} tokens"}[part.name]
         lines += ["", f"{words}, microseconds for each"]
-        width = max(len(share.operator) for share in part.operators[:_ROWS])
-        for share in part.operators[:_ROWS]:
+        # Names come from the file, or from a device: nothing of them may steer a terminal.
+        named = ["".join(c for c in share.operator if c.isprintable()) for share in part.operators[:_ROWS]]
+        width = max(map(len, named), default=0)
+        for operator, share in zip(named, part.operators, strict=False):
             spent = f"{share.us:>9.1f}  {100 * share.share:>5.1f} %  {share.calls:>6.1f} x"
-            lines.append(f"  {share.operator:<{width}}  {spent}  {'#' * round(30 * share.share)}".rstrip())
+            lines.append(f"  {operator:<{width}}  {spent}  {'#' * round(30 * share.share)}".rstrip())
         if rest := part.operators[_ROWS:]:
             us, share_of_rest = sum(s.us for s in rest), sum(s.share for s in rest)
             lines.append(f"  {f'{len(rest)} others':<{width}}  {us:>9.1f}  {100 * share_of_rest:>5.1f} %")

@@ -3,6 +3,7 @@
     python -m edge.runtimes.worker FOLDER serve      answers requests, a line of JSON each
     python -m edge.runtimes.worker FOLDER selftest   loads it, compares the first tokens, and says what it took
     python -m edge.runtimes.worker FOLDER bench '{"threads": null, ...}'    one repetition, as edge bench does
+    python -m edge.runtimes.worker FOLDER profile '{"threads": null, ...}'  where the time goes, as edge profile does
     python -m edge.runtimes.worker FOLDER act        acts for a person at the other end (edge.runtimes.act.linked)
     python -m edge.runtimes.worker FOLDER ask [--image FILE]... [WORDS]...    for who sits at the device: edge-chat
 
@@ -249,7 +250,7 @@ def _reply(conversation: Any, question: str, images: Sequence[str]) -> None:
 def main(argv: Sequence[str]) -> int:
     try:
         if len(argv) < 2:
-            raise UsageError("wanted: python -m edge.runtimes.worker FOLDER serve|selftest|bench|act|ask")
+            raise UsageError("wanted: python -m edge.runtimes.worker FOLDER serve|selftest|bench|profile|act|ask")
         folder, verb = Path(argv[0]), argv[1]
         match verb:
             case "serve" | "act":
@@ -263,11 +264,11 @@ def main(argv: Sequence[str]) -> int:
                 return linked.serve(folder, sys.stdin.buffer, outputs)
             case "selftest":
                 sys.stdout.write(json.dumps(selftest(folder)) + "\n")
-            case "bench":
-                from edge.runtimes import bench_worker
+            case "bench" | "profile":
+                from edge.runtimes import bench_worker, profile_worker
 
-                found = bench_worker.run({**json.loads(argv[2]), "bundle": str(folder)})
-                sys.stdout.write(json.dumps(found) + "\n")
+                run = bench_worker.run if verb == "bench" else profile_worker.run
+                sys.stdout.write(json.dumps(run({**json.loads(argv[2]), "bundle": str(folder)})) + "\n")
             case "ask":
                 try:
                     ask(folder, argv[2:], sys.stdin)

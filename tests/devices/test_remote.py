@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 
 import pytest
 
@@ -174,6 +175,82 @@ def test_bench_on_a_device(far, tmp_path, capsys):
     assert main(["bench", "--on", far.address, "other"]) == 2
     assert main(["bench"]) == 2
     assert "which bundle?" in capsys.readouterr().err
+
+
+def test_profile_on_a_device(far, tmp_path, capsys):
+    few = ["--on", far.address, "--prompt-tokens", "8", "--new-tokens", "4"]
+    assert main(["profile", *few, "--json", "-o", str(tmp_path / "p.html"), "--trace", str(tmp_path / "t.json")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["bundle"]["name"], found["emulated"], found["runtime"]) == ("tiny", False, {"echo": "1"})
+    assert [part["tokens"] for part in found["phases"]] == [8, 4]
+    assert found["device"]["model"] in (tmp_path / "p.html").read_text()
+    assert json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    assert main(["profile", "other", *few]) == 2
+    assert "has no bundle 'other'" in capsys.readouterr().err
+    assert main(["profile", "tiny", *few, "--new-tokens", "9999"]) == 2
+    assert "do not fit the context" in capsys.readouterr().err
+    assert main(["profile"]) == 2
+    assert "which bundle?" in capsys.readouterr().err
+
+
+def test_a_device_that_cannot_be_profiled_says_why(far, tmp_path, capsys, monkeypatch):
+    few = ["profile", "--on", far.address, "--prompt-tokens", "8", "--new-tokens", "4"]
+    run = type(far).run
+    told = {"error": "the worker knows no 'profile'", "hint": None, "code": 2}
+
+    def older(self, argv, *args, **more):
+        if "profile" in argv:
+            argv = ["echo", json.dumps(told)]
+        return run(self, argv, *args, **more)
+
+    monkeypatch.setattr(type(far), "run", older)
+    assert main(few) == 1
+    said = capsys.readouterr().err
+    assert "cannot be profiled: the worker knows no 'profile'" in said
+    assert "flash the bundle again" in said
+    told |= {"error": "llama.cpp alone does not know 'profile'", "hint": "flash the bundle without --runner"}
+    assert main(few) == 1
+    assert "flash the bundle without --runner" in capsys.readouterr().err
+
+
+def test_a_profile_of_an_emulated_device_says_so(far, tmp_path, capsys, monkeypatch):
+    from edge.commands._places import There
+
+    begin = There.__init__
+
+    def emulated(self, *args):
+        begin(self, *args)
+        self.emulated = True
+
+    monkeypatch.setattr(There, "__init__", emulated)
+    page = tmp_path / "p.html"
+    assert main(["profile", "--on", far.address, "--prompt-tokens", "8", "--new-tokens", "4", "-o", str(page)]) == 0
+    assert "emulated: speeds say nothing about a real device" in capsys.readouterr().err
+    assert "speeds say nothing about a real device" in page.read_text()
+
+
+@pytest.mark.rig
+def test_a_gguf_bundle_is_profiled_there_as_here(ssh_rig, tmp_path, capsys):
+    """What sshd starts has this Python, so the same operators run, and nothing is emulated."""
+    from tests import parity
+
+    made = parity._export(parity.make("smollm2", tmp_path), "gguf", "8bit", 64, tmp_path / "out", gate=False)
+    address = f"{ssh_rig.address}{tmp_path / 'store'}"
+    device = connect(address)
+    install.flash(made.folder, device, install.Wishes(python=sys.executable))
+    device.close()
+    asked = ["--prompt-tokens", "24", "--new-tokens", "4", "--threads", "1", "--json"]
+    found = {}
+    for where, words in {"there": ["--on", address], "here": [str(made.folder)]}.items():
+        assert main(["profile", *words, *asked]) == 0
+        found[where] = json.loads(capsys.readouterr().out)
+    there, here = found["there"], found["here"]
+    assert set(there) == set(here)
+    assert there["recording"]["instrument"] == "llama.cpp's evaluation callback"
+    counted = [[(o["operator"], o["calls"]) for p in f["phases"] for o in p["operators"]] for f in (there, here)]
+    assert sorted(counted[0]) == sorted(counted[1])
+    assert (there["emulated"], there["device"]["system"] != "") == (False, True)
+    assert [part["tokens"] for part in there["phases"]] == [24, 4]
 
 
 @pytest.mark.runtime  # many processes, one after another
