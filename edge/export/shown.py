@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MOST, FEWEST = 48, 8  # pictures that ship
 FILES_BYTES = 256 << 20  # of all pictures that a user's conversations name: they stay in memory
+_NAMES = ("path", "data", "image", "url", "image_url")
 _SIDE = 16  # of the thumbnails that pictures are compared by
 _SAME = 5  # of 255, in the mean: 2.1 at most when a picture was scaled or saved again; others are 10.9 apart, or more
 
@@ -63,20 +64,15 @@ class Named:
         Raises `UsageError` without eyes to see them, or for a picture that is not there, or elsewhere, and `InputError`
         for one that cannot be read.
         """
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            return None  # whoever reads its text says what is wrong with it
-        messages = row.get("messages") if isinstance(row, dict) else None
-        if not (isinstance(messages, list) and all(isinstance(m, dict) for m in messages) and image_parts(messages)):
+        messages, parts = _shown(line)
+        if not parts:
             return None
         if self._eyes is None:
             raise UsageError(
                 f"{where} shows a picture, and text alone is read here",
                 hint="models that see are calibrated with pictures, nothing else is: leave such lines out",
             )
-        files = [self._file(part, where) for part in image_parts(messages)]
-        return self._eyes.take(messages, files, where)
+        return self._eyes.take(messages, [self._file(part, where) for part in parts], where)
 
     def _file(self, part: Mapping[str, Any], where: str) -> bytes:
         name = "a picture"
@@ -104,8 +100,28 @@ class Named:
 
             Image.fromarray(open_image(source).rgb).save(file, "PNG")
             return file.getvalue()
-        with os.fdopen(beneath.opened(self._folder, source, os.O_RDONLY), "rb") as opened:
-            return opened.read(MAX_FILE_BYTES + 1)
+        try:
+            with os.fdopen(beneath.opened(self._folder, source, os.O_RDONLY), "rb") as opened:
+                return opened.read(MAX_FILE_BYTES + 1)
+        except OSError as err:
+            raise UsageError((err.strerror or "it cannot be read").lower()) from err
+
+
+def _shown(line: str | bytes) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """The messages of a line of JSON and their pictures; whoever reads its text says what is wrong with a line.
+
+    Pictures may be named in the messages' parts, or, in order, in a list `images` beside the messages.
+    """
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return [], []
+    messages = row.get("messages") if isinstance(row, dict) else None
+    if not (isinstance(messages, list) and all(isinstance(m, dict) for m in messages)):
+        return [], []
+    beside = iter(row["images"] if isinstance(row.get("images"), list) else ())
+    parts = image_parts(messages)
+    return messages, [part if any(part.get(k) for k in _NAMES) else {"image": next(beside, None)} for part in parts]
 
 
 def hash_of(path: Path) -> str:
@@ -113,8 +129,8 @@ def hash_of(path: Path) -> str:
     found = [cache.hash_of(path)]
     lines = path.read_bytes().splitlines() if path.suffix == ".jsonl" else []
     for line in lines:
-        with contextlib.suppress(ValueError, RecursionError, EdgeError, TypeError, AttributeError, OSError):
-            for part in image_parts(json.loads(line).get("messages") or ()):
+        for part in _shown(line)[1]:
+            with contextlib.suppress(EdgeError, OSError, ValueError):  # the export says what is wrong with it
                 file = path.parent / str(source_of(part))
                 found += [cache.hash_of(file)] if file.is_file() else []
     return cache.key(files=found) if len(found) > 1 else found[0]

@@ -165,14 +165,16 @@ def test_own_conversations_name_pictures_beside_them(llava, tmp_path):
     (tmp_path / "below" / "a.png").write_bytes(png())
     uri = f"data:image/png;base64,{base64.b64encode(png()).decode()}"
     chat = {"messages": [{"role": "user", "content": "hello " * 200}]}
+    beside = {"messages": asking({"type": "image"}), "images": ["below/a.png"]}
     path = written(
         tmp_path,
         {"messages": asking({"type": "image", "path": "below/a.png"})},
         {"messages": asking({"type": "image_url", "image_url": {"url": uri}})},
+        beside,
         chat,
     )
     found = calibrate.from_file(path, llava.tokenizer, eyes=llava.eyes)
-    assert [c.n_rows for c in found.shown] == [9, 9]
+    assert [c.n_rows for c in found.shown] == [9, 9, 9]
     assert found.windows == calibrate.from_file(written(tmp_path, chat), llava.tokenizer).windows
     assert found.record()["source"] == "own.jsonl"
     calibrate.check_disjoint(found, Calibration(((1, 2, 3),), "", "judged"))
@@ -216,6 +218,7 @@ def test_another_picture_makes_another_file(tmp_path, monkeypatch):
         ({"type": "image", "path": "../out.png"}, r"\.\./out\.png: .*not beneath the folder"),
         ({"type": "image", "path": "/etc/hostname"}, "not beneath the folder"),
         ({"type": "image", "path": "link.png"}, "leads out of the folder"),
+        ({"type": "image", "path": "below"}, r"own\.jsonl:1: below: .*is a directory"),
         ({"type": "image", "path": "short.png"}, r"own\.jsonl:1: short\.png: .*(damaged|cut short)"),
         ({"type": "image", "path": "words.png"}, r"words\.png: .*no picture that can be read"),
         ({"type": "image", "url": "https://example.org/a.png"}, "works offline"),
@@ -226,6 +229,7 @@ def test_a_picture_that_cannot_be_taken_is_named_with_the_way_out(llava, tmp_pat
     folder = tmp_path / "own"
     folder.mkdir()
     (tmp_path / "out.png").write_bytes(png())
+    (folder / "below").mkdir()
     (folder / "link.png").symlink_to(tmp_path / "out.png")
     (folder / "short.png").write_bytes(png(picture(1))[:900])
     (folder / "words.png").write_text("words")
