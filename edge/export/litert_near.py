@@ -5,8 +5,8 @@ positions that is 94 MB a token, two thirds of what its 8-bit weights take: a `n
 `decode`, over the same cache and the same weights, answers 1.5 times as fast while 512 positions are
 enough, and a prefill twice.
 
-One more takes several tokens and gives logits after each, `near_1024_ahead_8`: `edge.runtimes.lookup` checks its
-guesses with it. It computes the very numbers that `decode` computes token by token.
+For each window one more takes several tokens and gives logits after each, `near_512_ahead_4`: `edge.runtimes.lookup`
+checks its guesses with it. It computes the very numbers that `decode` computes token by token.
 
 Runs beside litert-torch, in the worker's process.
 """
@@ -19,11 +19,11 @@ from typing import Any
 from edge.runtimes.litert import AHEAD, is_ahead, near_key, near_of
 
 
-def install(graphs: Mapping[int, Sequence[int]], ahead: tuple[int, int] | None = None) -> None:
+def install(graphs: Mapping[int, Sequence[int]], ahead: int | None = None) -> None:
     """Let litert-torch trace, for each window of `graphs`, `decode` and prefills of these sizes, and no others.
 
-    The largest window is the whole cache; its signatures keep their usual names. `ahead` is the window of one more and
-    how many tokens it takes.
+    The largest window is the whole cache; its signatures keep their usual names. `ahead` is how many tokens
+    one more takes that looks ahead.
     """
     from litert_torch.generative.export_hf.core import cache, exportable_module
 
@@ -61,7 +61,7 @@ def _tell(module: Any) -> None:
     module.adapt_inputs = adapted
 
 
-def _multiply(kind: Any, graphs: Mapping[int, Sequence[int]], ahead: tuple[int, int] | None) -> None:
+def _multiply(kind: Any, graphs: Mapping[int, Sequence[int]], ahead: int | None) -> None:
     whole, sample = max(graphs), kind.get_sample_inputs
 
     def samples(self: Any, *args: Any, **options: Any) -> Any:
@@ -72,13 +72,12 @@ def _multiply(kind: Any, graphs: Mapping[int, Sequence[int]], ahead: tuple[int, 
                 if key == "decode" or int(key.removeprefix("prefill_")) in sizes:
                     name = key if window == whole else near_key(window, key)
                     made[name] = ({**inputs, "mask": inputs["mask"][..., :window]}, shapes)
-        if ahead and "decode" in found:
-            window, n = ahead
-            inputs, shapes = found["decode"]
-            several = {name: value.repeat_interleave(n, at) for name, at, value in _of_tokens(inputs)}
-            several["mask"] = several["mask"][..., :window]
-            key = f"{AHEAD}{n}"
-            made[key if window == whole else near_key(window, key)] = ({**inputs, **several}, shapes)
+            if ahead and "decode" in found:
+                inputs, shapes = found["decode"]
+                several = {name: value.repeat_interleave(ahead, at) for name, at, value in _of_tokens(inputs)}
+                several["mask"] = several["mask"][..., :window]
+                key = f"{AHEAD}{ahead}"
+                made[key if window == whole else near_key(window, key)] = ({**inputs, **several}, shapes)
         return made
 
     kind.get_sample_inputs = samples
@@ -93,7 +92,7 @@ def _of_tokens(inputs: Mapping[str, Any]) -> list[tuple[str, int, Any]]:
 def empty(model: Any) -> None:
     """Take signatures that `decode` could do without out of a file (as `flatbuffer_utils` reads it).
 
-    Those are the near ones and the one that looks ahead; their graphs stay, with nothing in them.
+    Those are the near ones and those that look ahead; their graphs stay, with nothing in them.
 
     For weights that the runtime unpacks for every signature: there a signature costs more than it saves.
     """

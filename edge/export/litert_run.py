@@ -23,13 +23,13 @@ def convert(
     folder: Path,
     *,
     graphs: Mapping[int, Sequence[int]],
-    ahead: tuple[int, int] | None = None,
+    ahead: int | None = None,
     embedder: bool = False,
 ) -> str:
     """Write `folder/model.tflite` in float32; litert-torch's version.
 
     `graphs` has, for each window on the cache, the sizes of its prefills; the largest window is the cache.
-    `ahead` is the window of a graph with logits after each of its tokens, and how many it takes.
+    `ahead` is how many tokens one more graph for each window takes, which gives logits after each of them.
 
     With `embedder`, the token embedding is in `folder/embedder.tflite`, and the model takes embeddings.
     Raises `EdgeError` with the last line of what the converter said when it fails.

@@ -5,7 +5,7 @@ python -m edge.export.litert_worker vision CHECKPOINT TO SIDE
 python -m edge.export.litert_worker quantize FROM TO RECIPE.json [near|whole]
 
 GRAPHS is JSON, {"512": [16, 128], "2048": [128]}: for each window on the cache, the sizes of its prefills.
-AHEAD too: [1024, 8], the window of a graph that gives logits after each of its tokens, and how many it takes; or null.
+AHEAD is how many tokens a graph for each window takes that gives logits after each of them, or null.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ from typing import Any
 _RENAMED_BYTES = 1_800_000_000  # a FlatBuffer with everything inside ends at 2 GiB
 
 
-def convert(
-    checkpoint: Path, folder: Path, graphs: dict[int, list[int]], ahead: tuple[int, int] | None, embedder: bool
-) -> None:
+def convert(checkpoint: Path, folder: Path, graphs: dict[int, list[int]], ahead: int | None, embedder: bool) -> None:
     """Write `folder/model.tflite` in float32, its weights named as in the checkpoint; its cache is the largest window.
 
     With `embedder`, the token embedding is in `folder/embedder.tflite`, and the model takes embeddings.

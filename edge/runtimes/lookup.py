@@ -27,7 +27,7 @@ _PLACES = 24  # of those where the last words stood, how many are compared; the 
 _AT_FIRST = (0.0, 0.0, 0.4, 0.8, 1.2, 1.6, 2.0, 2.4, 3.0)
 _LEARNS = 0.1  # how much the latest guess counts
 # Several tokens at once for so many single ones, until it is measured; a few odd measurements do not outweigh it.
-_COST, _COST_COUNTS = 2.5, 3
+_COST, _COST_COUNTS = 1.5, 3
 _MARGIN = 1.15
 
 
@@ -95,7 +95,8 @@ class Lookup:
                 self._session.take()
                 return rows[0]
         if guess := self._look():
-            if 1 + self._expected[guess.found] >= _MARGIN * statistics.median(self._costs):
+            # Not before a single token was timed: what several cost is told by that.
+            if self._singles_s and 1 + self._expected[guess.found] >= _MARGIN * statistics.median(self._costs):
                 return self._peek(token, guess)
             self._watched = self._watched or guess
         began = time.perf_counter()
@@ -128,8 +129,7 @@ class Lookup:
         began = time.perf_counter()
         rows = self._session.peek((token, *guess.left))
         self._session.take()
-        if self._singles_s:
-            self._costs.append((time.perf_counter() - began) / statistics.median(self._singles_s))
+        self._costs.append((time.perf_counter() - began) / statistics.median(self._singles_s))
         self.guessed += len(guess.left)
         self._believed, self._rows, self._watched = guess, list(rows[1:]), None
         first: np.ndarray = rows[0]

@@ -142,6 +142,27 @@ def ahead_session():
     return made, made._runner.runs
 
 
+def test_each_window_looks_ahead_for_itself():
+    both = ("kv_cache_k_0", "logits")
+    near, far = signature(4, 12, gives=both), signature(4, CACHE, gives=both)
+    for made in (near, far):
+        made.outputs["logits"].shape = (1, 4, VOCABULARY)
+    ours = tflite.TfliteSession(Runner(), signatures(near_12_ahead_4=near, ahead_4=far), context_length=CACHE)
+    runs = ours._runner.runs
+    ours.feed([1] * 10)
+    assert ours.peeks == 2  # the window ends; what the graph writes behind it is hidden
+    del runs[:]
+    assert np.array_equal(ours.peek([1, 2]), [[i * (k + 1) + 10 + k for i in range(VOCABULARY)] for k in range(2)])
+    assert runs == [("near_12_ahead_4", 10, 12), ("near_12_decode", 10, 12), ("near_12_decode", 11, 12)]
+    ours.take()
+    ours.take()
+    assert ours.peeks == 4
+    del runs[:]
+    ours.peek([1, 2, 3, 4])
+    assert runs[0] == ("ahead_4", 12, CACHE)
+    assert [signature for signature, *_ in runs[1:]] == ["decode"] * 4  # each graph has to show that it is exact
+
+
 def test_what_is_looked_at_ahead_is_held_when_it_is_taken():
     ours, runs = ahead_session()
     ours.feed([1, 2])

@@ -34,9 +34,9 @@ PREFILLS = (64,)
 # Rows of the cache that graphs see which do not see all of it (`edge.export.litert_near`).
 NEAR = (512, 2048, 8192, 32768)
 
-# Tokens whose logits one graph gives at once, and how much of the cache it sees at most. There is one of its kind,
-# for it takes memory as the others do. Behind 512 tokens it takes about as long as one token, before that twice.
-AHEAD, AHEAD_SEES = 8, 1024
+# Tokens whose logits one graph gives at once: as many rows as XNNPACK's kernels for quantized weights take in one pass,
+# 4 on Arm by their names, 5 on x86 as measured. There 4 cost a third more than one, and 6 twice as much.
+AHEAD = 4
 
 
 class _Plan(NamedTuple):
@@ -145,8 +145,8 @@ def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progre
     progress = progress or Silent()
     folder = Path(folder)
     graphs = _graphs(checkpoint, context_length)
-    ahead = _ahead(checkpoint, graphs)
-    n = sum(1 + len(sizes) for sizes in graphs.values()) + bool(ahead)
+    ahead = _ahead(checkpoint, context_length)
+    n = sum(1 + len(sizes) + bool(ahead) for sizes in graphs.values())
     progress.start(f"building {n} TFLite graphs")
     version = litert_run.convert(checkpoint, folder, graphs=graphs, ahead=ahead, embedder=checkpoint.sees)
     files = ("model.tflite", EMBEDDER) if checkpoint.sees else ("model.tflite",)
@@ -169,7 +169,7 @@ def convert(checkpoint: Checkpoint, folder: Path, *, context_length: int, progre
         plan={
             "type": "fp32",
             "prefills": {str(window): sizes for window, sizes in graphs.items()},
-            **({"ahead": list(ahead)} if ahead else {}),
+            **({"ahead": ahead} if ahead else {}),
         },
         tools={"litert-torch": version},
     )
@@ -468,15 +468,14 @@ def _graphs(checkpoint: Checkpoint, context_length: int) -> dict[int, list[int]]
     return {w: sizes + [together] * (w == context_length and together > max(sizes, default=0)) for w in windows}
 
 
-def _ahead(checkpoint: Checkpoint, graphs: Mapping[int, Sequence[int]]) -> tuple[int, int] | None:
-    """The window of the graph that looks ahead, and how many tokens it takes.
+def _ahead(checkpoint: Checkpoint, context_length: int) -> int | None:
+    """How many tokens the graphs take that look ahead.
 
     None for routed experts: several tokens choose several times as many of them, which costs what it saves.
     """
     from edge.export import experts
 
-    window = min(max(graphs), AHEAD_SEES)
-    return (window, AHEAD) if window > AHEAD and not experts.layers(checkpoint) else None
+    return AHEAD if context_length > AHEAD and not experts.layers(checkpoint) else None
 
 
 def _kind(quantization: str) -> Quantization:

@@ -92,7 +92,7 @@ class TfliteSession:
     def peeks(self) -> int:
         """How many tokens `peek` takes now."""
         graph = self._peeking()
-        return min(graph.size, self.context_length - self._position) if graph else 0
+        return min(graph.size, graph.window - self._position, self.context_length - self._position) if graph else 0
 
     def peek(self, tokens: Sequence[int]) -> np.ndarray:
         """Logits `(n, vocab)` after each of at most `peeks` tokens, none of which is held yet: see `take`.
@@ -234,9 +234,18 @@ class TfliteSession:
         return list(found.values())
 
     def _peeking(self) -> _Graph | None:
-        """The nearest graph that looks ahead from here, unless it was found to compute something else."""
-        graph = next((g for g in self._ahead if self._position + g.size <= g.window), None)
-        return graph if graph and self._exact.get(graph.key, True) else None
+        """The graph that looks ahead from here, unless it was found to compute something else.
+
+        It sees what that for single tokens sees here, if there is one. Rows that it has and does not need are written
+        behind its window, where they are hidden, but not behind the cache.
+        """
+        if self._position + 1 > self._cache_length:
+            return None
+        window = self._fitting()[0].window
+        graph = next((g for g in self._ahead if g.window >= window), None)
+        if graph is None or self._position + graph.size > self._cache_length:
+            return None
+        return graph if self._exact.get(graph.key, True) else None
 
     def _prefill_for(self, n: int) -> _Graph | None:
         """The graph for the next of `n` tokens, None for single ones."""
