@@ -215,11 +215,7 @@ if __name__ == "__main__":
     verb, *rest = sys.argv[1:]
     if verb == "convert":
         graphs = {int(window): sizes for window, sizes in json.loads(rest[2]).items()}
-        window_and_size = json.loads(rest[3])
-        convert(
-            Path(rest[0]), Path(rest[1]), graphs, tuple(window_and_size) if window_and_size else None,
-            rest[4] == "embedder",
-        )  # fmt: skip
+        convert(Path(rest[0]), Path(rest[1]), graphs, json.loads(rest[3]), rest[4] == "embedder")
     elif verb == "vision":
         vision(Path(rest[0]), Path(rest[1]), int(rest[2]))
     else:
