@@ -24,11 +24,11 @@ _SHORTEST = 2  # words that have to be found again
 _LONGEST = 8  # more words found again say no more about what follows
 _PLACES = 24  # of those where the last words stood, how many are compared; the latest first
 # How many tokens of a guess came true, by the number of words that were found again: where to begin from.
-_AT_FIRST = (0.0, 0.0, 0.4, 0.8, 1.2, 1.6, 2.0, 2.4, 3.0)
+_AT_FIRST = (0.0, 0.2, 0.6, 1.0, 1.4, 1.8, 2.2, 2.6, 3.0)
 _LEARNS = 0.1  # how much the latest guess counts
 # Several tokens at once for so many single ones, until it is measured; a few odd measurements do not outweigh it.
 _COST, _COST_COUNTS = 1.5, 3
-_MARGIN = 1.15
+_MARGIN = 1.05
 
 
 class Peeking(Session, Protocol):
