@@ -1,8 +1,8 @@
 """Text that the teacher writes itself, when there is none of the user's.
 
 A model that was tuned on conversations writes the user's side too when it is given nothing but the beginning of a
-user's message (Xu et al. 2024, "Magpie", arXiv:2406.08464): first questions, then its answers to them. A model
-without a chat template goes on from a first token. Batch by batch into a file, so that a run that was stopped
+user's message (Xu et al. 2024, "Magpie", arXiv:2406.08464): first questions, then its answers to them. Or it answers
+what it is asked, each request many times. A model without a chat template goes on from a first token. Batch by batch into a file, so that a run that was stopped
 goes on after the last whole batch; a batch depends on its number and the seed alone.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge.errors import EdgeError
+from edge.errors import EdgeError, UsageError
 from edge.export.checkpoint import Checkpoint
 from edge.export.distill.precision import has_bfloat16
 from edge.export.reference import load_model
@@ -34,11 +34,14 @@ _EMPTY_BATCHES = 8  # in a row, after which there is nothing to hope for
 _MARK = "\u2402edge\u2403"
 
 
-def write(checkpoint: Checkpoint, path: Path, *, n_tokens: int, seed: int, progress: Progress) -> list[list[int]]:
+def write(
+    checkpoint: Checkpoint, path: Path, *, n_tokens: int, seed: int, progress: Progress, requests: Sequence[str] = ()
+) -> list[list[int]]:
     """Texts as ids, `n_tokens` of them or a few more, also kept in `path` (one JSON list a line, by batch).
 
-    What is kept there beyond that is left where it is: the same seed gives the same text, more or less of it.
-    Raises `EdgeError` when the teacher writes nothing that can be used.
+    With `requests` they are answers to those. What is kept there beyond that is left where it is: the same seed gives
+    the same text, more or less of it. Raises `EdgeError` when the teacher writes nothing that can be used, and
+    `UsageError` when it has no chat template to be asked by.
     """
     import torch
 
@@ -50,14 +53,15 @@ def write(checkpoint: Checkpoint, path: Path, *, n_tokens: int, seed: int, progr
         written += sum(map(len, batch))
         if written >= n_tokens:
             return texts
-    progress.start("the teacher writes text to learn from", n_tokens)
-    writer = _Writer(checkpoint)
-    seen = {tuple(text[:48]) for text in texts}
+    progress.start(f"the teacher {'answers requests' if requests else 'writes text'} to learn from", n_tokens)
+    writer = _Writer(checkpoint, requests)
+    new = None if requests else 48  # tokens by which texts differ: answers to one request begin with it
+    seen = {tuple(text[:new]) for text in texts}
     with path.open("a", encoding="utf-8") as file:
         for n in range(len(batches), 1 << 30):
             torch.manual_seed(seed + n)
-            batch = [text for text in writer.batch() if tuple(text[:48]) not in seen]
-            seen |= {tuple(text[:48]) for text in batch}
+            batch = [text for text in writer.batch() if tuple(text[:new]) not in seen]
+            seen |= {tuple(text[:new]) for text in batch}
             batches.append(batch)
             if not any(batches[-_EMPTY_BATCHES:]):
                 raise EdgeError(
@@ -89,13 +93,20 @@ def _kept(path: Path) -> list[list[list[int]]]:
 class _Writer:
     """The teacher, and how a conversation with it begins."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, requests: Sequence[str] = ()) -> None:
         import torch
+
+        self._requests = requests
+        self._template = ChatTemplate.load(checkpoint.folder)
+        if requests and self._template is None:
+            raise UsageError(
+                f"{checkpoint.name} has no chat template, so it cannot be asked the requests under [text]",
+                hint="leave them out: it then writes text of its own",
+            )
 
         # What is written is drawn by lot; half the bits do not show, and cost a quarter of the time.
         self._model = load_model(checkpoint).to(torch.bfloat16 if has_bfloat16() else torch.float32)
         self._tokenizer = Tokenizer.load(checkpoint.folder)
-        self._template = ChatTemplate.load(checkpoint.folder)
         self._vocab_size = int(checkpoint.text_config["vocab_size"])
         from edge.export.pack import stop_ids
 
@@ -107,16 +118,7 @@ class _Writer:
         if self._template is None:
             starts = self._first_tokens()
             return [s + t for s, t in zip(starts, self._go_on(starts, ANSWER_TOKENS, ANSWER_HEAT), strict=True)]
-        before = self._template.render([{"role": "user", "content": _MARK}], add_generation_prompt=False)
-        opening = self._tokenizer.encode(before.partition(_MARK)[0])
-        asked = self._go_on([opening] * BATCH, QUESTION_TOKENS, QUESTION_HEAT)
-        # A question that was not finished is no question.
-        questions = [
-            self._tokenizer.decode(q, skip_special=True).strip()
-            for q in asked
-            if q and q[-1] in self._stops and len(q) > _SHORTEST
-        ]
-        questions = [q for q in dict.fromkeys(questions) if q]
+        questions = self._asked() if self._requests else self._own_questions(self._template)
         if not questions:
             return []
         prompts = [
@@ -125,6 +127,25 @@ class _Writer:
         ]
         answers = self._go_on(prompts, ANSWER_TOKENS, ANSWER_HEAT)
         return [p + a for p, a in zip(prompts, answers, strict=True) if len(a) > _SHORTEST]
+
+    def _asked(self) -> list[str]:
+        """Requests by lot, as many as a batch has."""
+        import torch
+
+        drawn = torch.randint(len(self._requests), (BATCH,))
+        return [self._requests[int(i)] for i in drawn]
+
+    def _own_questions(self, template: ChatTemplate) -> list[str]:
+        before = template.render([{"role": "user", "content": _MARK}], add_generation_prompt=False)
+        opening = self._tokenizer.encode(before.partition(_MARK)[0])
+        asked = self._go_on([opening] * BATCH, QUESTION_TOKENS, QUESTION_HEAT)
+        # A question that was not finished is no question.
+        questions = [
+            self._tokenizer.decode(q, skip_special=True).strip()
+            for q in asked
+            if q and q[-1] in self._stops and len(q) > _SHORTEST
+        ]
+        return [q for q in dict.fromkeys(questions) if q]
 
     def _first_tokens(self) -> list[list[int]]:
         """A first token each, drawn from what the model expects at the beginning of a text."""

@@ -59,12 +59,21 @@ class Loss:
 @dataclass(frozen=True)
 class Text:
     """What is learned from. Without `files` the teacher writes `tokens` tokens itself; with them, at most so many are
-    taken. `held_out` is what the student is judged by; without it, what ships with edge."""
+    taken. `requests` is a list of what users ask, one a line, or one that ships with edge: half of what the teacher
+    writes is answers to those. `held_out` is what the student is judged by; without it, what ships with edge."""
 
     files: tuple[str, ...] = ()
+    requests: str | None = None
     held_out: str | None = None
     tokens: int = 500_000
     seed: int = 11
+
+    def __post_init__(self) -> None:
+        if self.files and self.requests:
+            raise UsageError(
+                "[text] has files, which are learned from as they are, and requests, which the teacher would answer",
+                hint="leave one of them out",
+            )
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from edge.errors import UsageError, require
 from edge.export import cache, calibrate, distance, foreign, sharded
 from edge.export.calibrate import Calibration
 from edge.export.checkpoint import Checkpoint
-from edge.export.distill import taught, texts
+from edge.export.distill import requests, taught, texts
 from edge.export.distill.given import Given
 from edge.export.distill.recipe import LOSSES, STUDENTS, Recipe, Step
 from edge.export.distill.translate import Words
@@ -156,11 +156,12 @@ def _made(teacher: Checkpoint, recipe: Recipe, progress: Progress) -> Path:
     for path in files:
         if not path.is_file():
             raise UsageError(f"there is no text file {path}", hint="names under [text] are below the recipe's folder")
+    asked = requests.read(recipe.text.requests, recipe.folder) if recipe.text.requests else ()
     kinds = [f"{STUDENTS}.{step.kind}" for step in recipe.steps] + [f"{LOSSES}.{loss.kind}" for loss in recipe.losses]
     key = cache.key(
         teacher=teacher.id,
         recipe=recipe.id,
-        text=[cache.hash_of(path) for path in files],
+        text=[*(cache.hash_of(path) for path in files), *asked],
         sources=[load(STUDENTS, s.kind).source(s.options, recipe.folder).id for s in recipe.steps if _opens(s)],
         code=[code, *(cache.code_of(kind.replace("-", "_")) for kind in kinds)],
     )
@@ -234,15 +235,19 @@ def _learned(
             _warn_foreign(teacher, given.text, given.held_out, recipe, record, progress)
         elif recipe.train is not None:
             wanted = recipe.text
-            text = taught.own_words(teacher, n_tokens=wanted.tokens, seed=wanted.seed, progress=progress)
+            asked = _requests(teacher, recipe, given.held_out)
+            text = taught.own_words(
+                teacher, n_tokens=wanted.tokens, seed=wanted.seed, progress=progress, requests=asked
+            )
             text = texts.without(text, given.held_out)
             record["text"] = {"source": text.source, "tokens": text.n_tokens}
             given = replace(given, text=text, sample=_sample(text))
-        student, asked = trimmed, given
+        student, in_words = trimmed, given
         if words is not None:
-            asked = replace(given, sample=words.calibration(given.sample), held_out=words.calibration(given.held_out))
+            held_out = words.calibration(given.held_out)
+            in_words = replace(given, sample=words.calibration(given.sample), held_out=held_out)
         for n, step in enumerate(steps):
-            student = _step(student, step, asked, work / f"student-{n}", record, progress)
+            student = _step(student, step, in_words, work / f"student-{n}", record, progress)
     if student.n_parameters >= teacher.n_parameters and not any(map(_rounds, steps)):
         raise UsageError(
             f"the student has {student.n_parameters:,} parameters and its teacher {teacher.n_parameters:,}",
@@ -357,6 +362,13 @@ def _text(checkpoint: Checkpoint, recipe: Recipe) -> Calibration:
     found = [calibrate.from_file(_below(recipe, name), tokenizer, template) for name in recipe.text.files]
     windows = tuple(w for one in found for w in one.windows)
     return texts.of_windows(texts.up_to(windows, recipe.text.tokens), ", ".join(one.source for one in found))
+
+
+def _requests(teacher: Checkpoint, recipe: Recipe, held_out: Calibration) -> tuple[str, ...]:
+    if recipe.text.requests is None:
+        return ()
+    listed = requests.read(recipe.text.requests, recipe.folder)
+    return requests.not_judged_by(listed, held_out, Tokenizer.load(teacher.folder))
 
 
 def _given(checkpoint: Checkpoint, recipe: Recipe, text: Calibration | None) -> Given:

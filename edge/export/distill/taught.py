@@ -15,15 +15,27 @@ from edge.export.distill.store import Store
 from edge.progress import Progress
 
 
-def own_words(teacher: Checkpoint, *, n_tokens: int, seed: int, progress: Progress) -> Calibration:
-    """Text of the teacher's, `n_tokens` or a few more, in windows; a longer text of the same seed begins with it."""
+def own_words(
+    teacher: Checkpoint, *, n_tokens: int, seed: int, progress: Progress, requests: Sequence[str] = ()
+) -> Calibration:
+    """Text of the teacher's, `n_tokens` or a few more, in windows; a longer text of the same seed begins with it.
+
+    With `requests`, half of it are answers to those.
+    """
     from edge.export.distill import own_words as words
 
-    folder = _folder("own-words", teacher.id, cache.code_of(words.__name__))
-    with _alone(folder, progress):
-        written = words.write(teacher, folder / f"{seed}.jsonl", n_tokens=n_tokens, seed=seed, progress=progress)
+    code = cache.code_of(words.__name__)
+    own = n_tokens // 2 if requests else n_tokens
+    written: list[list[int]] = []
+    for asked, n in (((), own), (tuple(requests), n_tokens - own)):
+        if n:
+            folder = _folder("own-words", teacher.id, code, *asked)
+            with _alone(folder, progress):
+                path = folder / f"{seed}.jsonl"
+                written += words.write(teacher, path, n_tokens=n, seed=seed, progress=progress, requests=asked)
     windows = tuple(tuple(text[: calibrate.WINDOW]) for text in written if len(text) > 1)
-    return texts.of_windows(windows, f"what {teacher.name} wrote itself")
+    source = f"what {teacher.name} wrote itself"
+    return texts.of_windows(windows, f"{source}, half of it to {len(requests)} requests" if requests else source)
 
 
 def answers(teacher: Checkpoint, windows: Sequence[Sequence[int]], k: int, progress: Progress) -> tuple[Store, Path]:
