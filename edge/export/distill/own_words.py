@@ -2,8 +2,9 @@
 
 A model that was tuned on conversations writes the user's side too when it is given nothing but the beginning of a
 user's message (Xu et al. 2024, "Magpie", arXiv:2406.08464): first questions, then its answers to them. Or it answers
-what it is asked, each request many times. A model without a chat template goes on from a first token. Batch by batch into a file, so that a run that was stopped
-goes on after the last whole batch; a batch depends on its number and the seed alone.
+what it is asked, each request many times. A model without a chat template goes on from a first token. Batch by batch
+into a file, so that a run that was stopped goes on after the last whole batch; a batch depends on its number and the
+seed alone.
 """
 
 from __future__ import annotations
@@ -60,8 +61,11 @@ def write(
     with path.open("a", encoding="utf-8") as file:
         for n in range(len(batches), 1 << 30):
             torch.manual_seed(seed + n)
-            batch = [text for text in writer.batch() if tuple(text[:new]) not in seen]
-            seen |= {tuple(text[:new]) for text in batch}
+            batch = []
+            for text in writer.batch():
+                if (begin := tuple(text[:new])) not in seen:
+                    seen.add(begin)
+                    batch.append(text)
             batches.append(batch)
             if not any(batches[-_EMPTY_BATCHES:]):
                 raise EdgeError(

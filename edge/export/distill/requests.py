@@ -1,4 +1,4 @@
-"""What users ask: a list of the user's, or one that ships with edge. The teacher answers it to have text to learn from."""
+"""What users ask, as a list of theirs or one that ships with edge: the teacher's answers are text to learn from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 
 from edge.errors import InputError, UsageError
 from edge.export.calibrate import Calibration
-from edge.export.distill import texts
 from edge.runtimes.tokenizer import Tokenizer
 
 _CORPUS = Path(__file__).parents[1] / "corpus"
@@ -39,7 +38,7 @@ def read(name: str, folder: Path) -> tuple[str, ...]:
 
 def not_judged_by(requests: tuple[str, ...], held_out: Calibration, tokenizer: Tokenizer) -> tuple[str, ...]:
     """Those that the held-out text does not contain. Raises `UsageError` when none is left."""
-    judged = "\n".join(tokenizer.decode(list(window)) for window in texts.bodies(held_out))
+    judged = "\n".join(tokenizer.decode(list(window)) for window in held_out.windows)
     kept = tuple(r for r in requests if r not in judged)
     if not kept:
         raise UsageError("all requests are in the text that the student is judged by", hint="give others under [text]")

@@ -392,6 +392,40 @@ def test_a_teacher_writes_text_itself_and_none_of_it_is_what_it_is_judged_by(tin
         own_words.write(tiny, tmp_path / "none.jsonl", n_tokens=200, seed=3, progress=Silent())
 
 
+def test_a_teacher_answers_requests_for_half_of_the_text(tiny, texts, monkeypatch):
+    from edge.export.distill import own_words, taught
+    from edge.progress import Silent
+    from edge.runtimes.tokenizer import Tokenizer
+
+    monkeypatch.setattr(own_words, "BATCH", 8)
+    monkeypatch.setattr(own_words, "QUESTION_TOKENS", 40)
+    monkeypatch.setattr(own_words, "ANSWER_TOKENS", 24)
+    real = own_words._Writer.__init__
+
+    def often(self, *given):
+        real(self, *given)
+        self._stops = set(range(0, 1024, 8))
+
+    monkeypatch.setattr(own_words._Writer, "__init__", often)
+    asked = ("How do I mend a net?", "When is high tide?")
+    text = taught.own_words(tiny, n_tokens=600, seed=3, progress=Silent(), requests=asked)
+    tokenizer = Tokenizer.load(tiny.folder)
+    answers = [w for w in text.windows if any(q in tokenizer.decode(list(w)) for q in asked)]
+    assert len(set(answers)) == len(answers) > 4  # many to each
+    assert sum(map(len, answers)) >= 300 <= text.n_tokens - sum(map(len, answers))
+    assert "half of it to 2 requests" in text.source
+    assert taught.own_words(tiny, n_tokens=600, seed=3, progress=Silent(), requests=asked) == text
+
+
+def test_a_teacher_without_a_template_cannot_be_asked(tiny, tmp_path, monkeypatch):
+    from edge.export.distill import own_words
+    from edge.progress import Silent
+
+    monkeypatch.setattr(own_words.ChatTemplate, "load", lambda folder: None)
+    with pytest.raises(UsageError, match="tiny has no chat template, so it cannot be asked the requests"):
+        own_words.write(tiny, tmp_path / "w", n_tokens=9, seed=3, progress=Silent(), requests=("Where?",))
+
+
 def test_text_that_is_judged_by_cannot_be_learned_from(tiny, texts):
     made = recipes.parse({"student": {"depth": {"layers": 2}}, "text": {"files": ["held.txt"], "held_out": "held.txt"}})
     with pytest.raises(UsageError, match=r"held\.txt shares text with held\.txt"):
