@@ -206,3 +206,13 @@ def test_on_a_phone_many_points_have_numbers_and_their_names_beneath():
     narrow = points(rows, *axes, "speed", shape=NARROW)
     assert all(f">{i}</text>" in narrow and f">bundle {i - 1}</text>" in narrow for i in range(1, 5))
     assert ">1</text>" not in points(rows, *axes, "speed")
+
+
+def test_bundles_that_nobody_compared_share_one_card():
+    run = fixed_run()
+    unproven = [dataclasses.replace(r, bundle={**r.bundle, "quality": {}}) for r in run.results]
+    text = render([dataclasses.replace(run, results=tuple(unproven))])
+    assert len(unproven) > 1
+    assert text.count("never compared</span>") == 1
+    assert "They were exported with --no-gate. Nobody knows whether they behave like their source." in text
+    assert "Each export answered the same text" not in text
