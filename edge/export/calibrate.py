@@ -319,7 +319,7 @@ def _watched(model: Any, checkpoint: Checkpoint) -> list[_Watched]:
     found = []
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear):
-            found.append(_linear(f"{name}.weight", module))
+            found.append(_linear(checkpoint.stored_name(f"{name}.weight"), module))
         elif layers and (layer := expert_use.layer_of(name, module, layers)) is not None:
             inner, hidden = module.down_proj.shape[2], module.down_proj.shape[1]
             names = tuple(n for e in range(len(module.down_proj)) for n in layer.keys(e))

@@ -69,6 +69,11 @@ class Checkpoint:
         text = "\n".join(f"{k} {v}" for k, v in sorted(self.identity.items()))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def stored_name(self, parameter: str) -> str:
+        """The tensor of a parameter of the model: one that was saved without its head lacks `model.` in its names."""
+        bare = parameter.removeprefix("model.")
+        return bare if parameter not in self.tensors and bare in self.tensors else parameter
+
     def read(self, name: str) -> np.ndarray:
         """One tensor as float32 (integers as they are); nothing else is loaded."""
         from edge.export.source import read_tensor

@@ -129,9 +129,13 @@ def _stored_names(model: Any, checkpoint: Checkpoint) -> dict[str, str]:
     """Each parameter's tensor in the checkpoint; a tied head's is the embedding's."""
     out = {}
     for name, weight in model.named_parameters(remove_duplicate=False):
-        found = name
-        if name not in checkpoint.tensors and name == "lm_head.weight" and checkpoint.config.get("tie_word_embeddings"):
-            found = "model.embed_tokens.weight"
+        found = checkpoint.stored_name(name)
+        if (
+            found not in checkpoint.tensors
+            and name == "lm_head.weight"
+            and checkpoint.config.get("tie_word_embeddings")
+        ):
+            found = checkpoint.stored_name("model.embed_tokens.weight")
         info = checkpoint.tensors.get(found)
         if info is None or info.shape != tuple(weight.shape):
             raise EdgeError(

@@ -94,22 +94,24 @@ class Served:
             raise ContextFull(0, len(prompt) + 1, self.context_length)
         return prompt
 
-    def texts(self, wanted: WantedVectors) -> list[list[int]]:
-        """The ids of each text whose vector is wanted. On the desk's thread. `Refusal` for what cannot be embedded."""
+    def embeds(self, wanted: WantedVectors) -> None:
+        """Raise `Refusal` unless this model gives such vectors."""
         if not self.width:
             raise Refusal(501, f"{self.name} makes text and no embeddings: {self._no_vectors()}", param="model",
                           code="no_embeddings")  # fmt: skip
         if (wanted.dimensions or 0) > self.width:
             raise Refusal(400, f"{self.name} has vectors of {self.width} dimensions", param="dimensions")
+
+    def text(self, given: str | tuple[int, ...]) -> list[int]:
+        """The ids of a text whose vector is wanted. On the desk's thread. `Refusal` for what does not fit."""
         try:
-            made = [list(self._text(given, param="input")) for given in wanted.inputs]
-            for ids in made:
-                if len(ids) > self.context_length:
-                    raise ContextFull(0, len(ids), self.context_length)
+            ids = list(self._text(given, param="input"))
+            if len(ids) > self.context_length:
+                raise ContextFull(0, len(ids), self.context_length)
         except ContextFull as err:
             words = f"This model's context is {self.context_length} tokens; a text of the input has {err.wanted}."
             raise Refusal(400, words, param="input", code="context_length_exceeded") from None
-        return made
+        return ids
 
     def _no_vectors(self) -> str:
         if self.bundle.format in names("edge.runtimes.embedders"):
@@ -241,7 +243,10 @@ class House:
     async def embed(self, wanted: WantedVectors, place: Place) -> Embedding:
         """Put a request for vectors in line; they come to its queue."""
         served = self.find(wanted.model)
-        work = Embedding(served.seats, await self.at_desk(served.texts, wanted), place)
+        served.embeds(wanted)
+        # One by one, so that nobody's prompt waits for all of them.
+        texts = [await self.at_desk(served.text, given) for given in wanted.inputs]
+        work = Embedding(served.seats, texts, place)
         self.turns.submit(work)
         return work
 

@@ -32,7 +32,7 @@ _TRIED = 4  # windows on which the source is rounded as a trial
 _TRIAL_BITS = (6, 4)
 _TRIAL_BLOCK = 32
 _TRIAL_ROWS = 4096
-_EMBEDDING = "model.embed_tokens.weight"
+_EMBEDDING = "embed_tokens.weight"
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _streamed_fisher(model: Any, windows: Sequence[Sequence[int]], progress: Pro
 
     def take(name: str, parameter: Any) -> None:
         gradient, parameter.grad = parameter.grad, None
-        if tied and name == _EMBEDDING:
+        if tied and name.endswith(_EMBEDDING):
             if name not in waiting:
                 waiting[name] = gradient
                 return
@@ -313,8 +313,8 @@ def nearest(matrix: np.ndarray, bits: int, block: int) -> np.ndarray:
 def _matrices(model: Any, checkpoint: Checkpoint) -> Iterator[tuple[str, tuple[Any, Any]]]:
     """Every matrix: its name, the parameter that holds it, and how it is cut out of that, or of its gradient."""
     layers = {layer.index: layer for layer in experts.layers(checkpoint)}
-    for name, parameter in model.named_parameters():
-        if name in checkpoint.tensors and parameter.dim() == 2:
+    for parameter_name, parameter in model.named_parameters():
+        if (name := checkpoint.stored_name(parameter_name)) in checkpoint.tensors and parameter.dim() == 2:
             yield name, (parameter, lambda whole: whole)
     for name, module in model.named_modules():
         if (layer := expert_use.layer_of(name, module, layers)) is None:
