@@ -131,6 +131,19 @@ class Model:
         """What the cache holds, as far as answers put it there: ids, and below 0 the rows of pictures."""
         return list(self._held)
 
+    def keep_first(self, n_tokens: int) -> int:
+        """Keep the first `n_tokens` of the cache, or nothing where it can only be emptied; how many are kept."""
+        if n_tokens < self.session.position:
+            try:
+                self.session.rewind(n_tokens)
+            except EdgeError:
+                # Some memories (recurrent layers) can only be emptied.
+                if n_tokens == 0:
+                    raise
+                self.session.rewind(0)
+                return 0
+        return n_tokens
+
     def hold(self, held: Sequence[int]) -> None:
         """Say what somebody else put into the session's cache."""
         self._held = list(held)
@@ -208,7 +221,7 @@ class Model:
         lookup = self._lookup if self.looks_up else None
         stream = self.tokenizer.stream()
         try:
-            reused = read = self._rewind(prompt)
+            reused = read = self.keep_first(self.reusable(prompt))
             for read in self._read(prompt, reused, chunk):
                 yield Read(read, len(prompt))
                 self._still(mine)
@@ -293,20 +306,6 @@ class Model:
             self.folder, self.bundle, self.session, threads=self._threads
         )
         return found
-
-    def _rewind(self, prompt: Prompt) -> int:
-        """Keep what the cache and the prompt have in common, except the prompt's last token: its logits are needed."""
-        same = self.reusable(prompt)
-        if same < self.session.position:
-            try:
-                self.session.rewind(same)
-            except EdgeError:
-                # Some memories (recurrent layers) can only be emptied.
-                if same == 0:
-                    raise
-                same = 0
-                self.session.rewind(0)
-        return same
 
     def _read(self, prompt: Prompt, start: int, chunk: int) -> Iterator[int]:
         """Feed all of the prompt but its last chunk of words; after each piece, how much of it is in the cache."""

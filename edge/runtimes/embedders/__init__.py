@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-from edge.errors import EdgeError, UsageError
+from edge.errors import UsageError
 from edge.runtimes.session import ContextFull
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def steps(model: Model, ids: Sequence[int], *, chunk: int) -> Generator[int, Non
         ids = ids[:1]  # tokens see what came before them alone, so nothing else has a part in it
     # A mean is of all states, and those of what is in the cache are gone.
     mean = embedder.pooling == "mean"
-    read = _rewind(model, 0 if mean else min(model.reusable(ids), len(ids) - 1))
+    read = model.keep_first(0 if mean else min(model.reusable(ids), len(ids) - 1))
     total = np.zeros(embedder.width, np.float64)
     try:
         while read < len(ids):
@@ -78,16 +78,3 @@ def unit(vector: np.ndarray) -> np.ndarray:
 
     length = float(np.linalg.norm(np.asarray(vector, np.float64)))
     return np.asarray(vector / length if length else vector, np.float32)
-
-
-def _rewind(model: Model, n_tokens: int) -> int:
-    """Keep so much of the cache, or nothing where it can only be emptied; how much it was."""
-    if n_tokens < model.session.position:
-        try:
-            model.session.rewind(n_tokens)
-        except EdgeError:
-            if n_tokens == 0:
-                raise
-            model.session.rewind(0)
-            return 0
-    return n_tokens
