@@ -67,7 +67,7 @@ optimum: setup
 	@$(BIN)/edge doctor --install optimum >/dev/null || echo "optimum could not be installed: its test is left out"
 
 test: setup rigs optimum $(NODE) check
-	$(BIN)/pytest -q -m "runtime or rig" --durations=20
+	$(BIN)/pytest -q -m "runtime or rig" -n 2 --durations=20
 
 check: $(READY)
 	$(BIN)/ruff format --check .
