@@ -122,6 +122,7 @@ def convert(
         entries = onnx_source.fold(graph, checkpoint)
     else:
         entries = ledger(checkpoint, graph, onnx_experts.fuse(graph, checkpoint, built / "experts"))
+    onnx_graph.choose_rows(graph)
     progress.start("writing the ONNX file")
     files = _write(graph, folder, 32, checkpoint, built / "genai_config.json", context_length, keep_sources=True)
     mobius_run.remove(built)
