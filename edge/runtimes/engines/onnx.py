@@ -157,7 +157,7 @@ class OnnxSession:
         self.cache = {}
 
     def _feed_chunk(self, ids: np.ndarray, *, last: bool = False) -> np.ndarray:
-        """Logits `(n, vocab)` of up to `CHUNK` tokens, of the `last` alone, in a buffer that the next call overwrites."""
+        """Logits `(n, vocab)` of up to `CHUNK` tokens, or of the `last` alone, until the next call overwrites them."""
         return self._feed_rows(ids if self._embedding is None else self._rows_of(ids), last=last)
 
     def _rows_of(self, ids: np.ndarray) -> np.ndarray:

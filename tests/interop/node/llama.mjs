@@ -1,10 +1,12 @@
 // node llama.mjs MODEL.gguf N_NEW < [[ids], ...]   greedy continuations by node-llama-cpp, as JSON
 import {readFileSync} from "node:fs";
+import {availableParallelism} from "node:os";
 import {getLlama, LlamaLogLevel} from "node-llama-cpp";
 
 const [path, nNew] = process.argv.slice(2);
 const prompts = JSON.parse(readFileSync(0, "utf8"));
-const llama = await getLlama({gpu: false, build: "never", logLevel: LlamaLogLevel.error});
+const maxThreads = availableParallelism(); // its threads spin: more than it has cores take minutes
+const llama = await getLlama({gpu: false, build: "never", maxThreads, logLevel: LlamaLogLevel.error});
 const model = await llama.loadModel({modelPath: path});
 const context = await model.createContext({contextSize: 512});
 const sequence = context.getSequence();
