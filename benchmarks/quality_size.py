@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import re
 import shutil
 import sys
@@ -46,6 +47,7 @@ _LIBRARIES = ("edge-deploy", "llama-cpp-python", "onnxruntime", "ai-edge-litert"
 _POSITIONS = 2_000
 _GRID = ("Q4_1", "Q5_1")  # of the file that smollm2 comes from
 # What a plan is held against: its file may be no larger than that of this one.
+AUTO_ROUND = "benchmarks.contestants.auto_round"
 PLAIN = {"gguf": "llama.cpp q4_k_m", "onnx": "onnxruntime int4 b32", "tflite": "ai-edge-quantizer wi4b32"}
 
 
@@ -86,6 +88,7 @@ def ways(format_name: str) -> list[Way]:
             _own("onnx", "int4", "edge int4", "edge"),
             _own("onnx", "int4-gptq-32", "edge int4-gptq-32", "edge"),
             _own("onnx", "int8", "onnxruntime int8 b32", "field"),
+            Way("AutoRound b32", "field", f"tuned by {AUTO_ROUND}, head and embedding as the plain one's", _auto_round),
         ]
     return [
         _recipe("wi4b32", "plain", 4, "BLOCKWISE_32"),
@@ -174,6 +177,40 @@ def _recipe(short: str, whose: str, bits: int, granularity: str, algorithm: str 
 
     about = f"dynamic_wi{bits}{'b32' if 'BLOCK' in granularity else 'c'}_afp32 by {algorithm}"
     return Way(f"ai-edge-quantizer {short}", whose, about, make)
+
+
+def _auto_round(source: str, folder: Path) -> Path:
+    """The plain bundle with the blocks that AutoRound chose, from the file that ${AUTO_ROUND} names."""
+    import numpy as np
+    from safetensors import safe_open
+
+    from edge.export import blocks, onnx_graph
+    from edge.export.pipeline import export
+
+    tuned = os.environ.get("AUTO_ROUND")
+    if not tuned:
+        raise EdgeError(f"AutoRound's rounding is asked for with AUTO_ROUND=FILE: see {AUTO_ROUND}")
+    [done] = export(source, folder, formats=["onnx"], quantization="int4-rtn-32", gate=False, calibrate=False)
+    path = done.folder / done.bundle.model_file
+    graph, used = onnx_graph.load(path), 0
+    with safe_open(tuned, "np") as file:
+        for name in [n.removesuffix(".blocks") for n in graph.weights if n.endswith(".blocks") and ".layers." in n]:
+            # Products of one input are one product: q, k and v in its name, gate and up as they were joined.
+            parts = re.findall(r"(model\.layers\.\d+\.\w+?\.\w+_proj)", name.replace("gate_up_proj", "gate_proj"))
+            parts += [parts[0].replace("gate_proj", "up_proj")] if "gate_up_proj" in name else []
+            q, scale, zero = (
+                np.concatenate([file.get_tensor(f"{part}.{kind}") for part in parts]) for kind in ("q", "scale", "zero")
+            )
+            made = blocks.packed(q.reshape(*scale.shape, -1), scale, zero, 4, 32)
+            for part, array in ((".blocks", made.data), (".scales", made.scales), (".zero_points", made.zero_points)):
+                assert array.shape == graph.weights[name + part].shape, name
+                graph.weights[name + part] = array
+            used += len(parts)
+        assert 3 * used == len(file.keys()), "a matrix that was tuned has no place in the graph"
+    onnx_graph.save(graph, folder / "made" / path.name)
+    for new in (folder / "made").iterdir():
+        new.replace(path.parent / new.name)
+    return done.folder
 
 
 def kept(source: str, format_name: str, name: str) -> Path:

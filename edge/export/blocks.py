@@ -88,7 +88,7 @@ def quantize(
     ones = np.ones(blocks.shape[2], np.float32)
     scales, zeros = _ranges(blocks, bits, ones, shrinks=1, symmetric=symmetric)
     q = np.clip(np.rint(blocks / scales[..., None]) + zeros[..., None], 0, 2**bits - 1)
-    return _packed(q.astype(np.uint8), scales, zeros, bits, block_size)
+    return packed(q.astype(np.uint8), scales, zeros, bits, block_size)
 
 
 def _padded(matrix: np.ndarray, block_size: int) -> np.ndarray:
@@ -165,7 +165,7 @@ def _gptq(matrix: np.ndarray, bits: int, block_size: int, hessian: np.ndarray, s
     carry_errors(matrix, hessian, rounded, at_once=max(_COLUMNS, block_size))
     if n_blocks * block_size > n_in:
         q[:, n_in:] = zeros[:, -1:].astype(np.uint8)
-    return _packed(q.reshape(n_out, n_blocks, block_size), scales, zeros, bits, block_size)
+    return packed(q.reshape(n_out, n_blocks, block_size), scales, zeros, bits, block_size)
 
 
 def carry_errors(
@@ -247,7 +247,8 @@ def _onnxruntime(matrix: np.ndarray, bits: int, block_size: int, method: str) ->
     return Blocks(data[:, :n_blocks], scales[:, :n_blocks], zeros, bits, block_size)
 
 
-def _packed(q: np.ndarray, scales: np.ndarray, zeros: np.ndarray, bits: int, block_size: int) -> Blocks:
+def packed(q: np.ndarray, scales: np.ndarray, zeros: np.ndarray, bits: int, block_size: int) -> Blocks:
+    """Steps `(outputs, blocks, block_size)` as they are stored; scales and zero points are `(outputs, blocks)`."""
     import numpy as np
 
     return Blocks(_pack(q, bits), scales.astype(np.float32), _pack(zeros.astype(np.uint8), bits), bits, block_size)
