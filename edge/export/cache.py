@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -43,24 +44,32 @@ def code_of(module: str) -> str:
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name in seen:
-            continue
-        path = _ROOT.joinpath(*name.split(".")[1:])
-        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        if not path.is_file():
-            continue
-        seen[name] = path.read_bytes()
-        for node in ast.walk(ast.parse(seen[name])):
-            if isinstance(node, ast.Import):
-                waiting += [a.name for a in node.names if a.name.startswith("edge.")]
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "edge":
-                waiting += [str(node.module), *(f"{node.module}.{a.name}" for a in node.names)]
+        if name not in seen and (read := _read(name)):
+            seen[name], imported = read
+            waiting += imported
     digest = hashlib.sha256()
     for name in sorted(seen):
         digest.update(name.encode() + b"\0" + seen[name])
     return digest.hexdigest()[:20]
 
 
+@functools.cache
+def _read(name: str) -> tuple[bytes, tuple[str, ...]] | None:
+    """The source of a module and what of `edge` it imports; `None` for what is no module."""
+    path = _ROOT.joinpath(*name.split(".")[1:])
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    if not path.is_file():
+        return None
+    source, imported = path.read_bytes(), []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            imported += [a.name for a in node.names if a.name.startswith("edge.")]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "edge":
+            imported += [str(node.module), *(f"{node.module}.{a.name}" for a in node.names)]
+    return source, tuple(imported)
+
+
+@functools.cache
 def libraries() -> dict[str, str]:
     """Versions of what exports are made with, as our own metadata lists them."""
     versions = {"edge": edge.__version__}
