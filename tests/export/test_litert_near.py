@@ -43,6 +43,7 @@ def test_graphs_look_ahead_where_there_is_room_for_it(context_length, ahead):
     assert tflite._ahead(SimpleNamespace(config={}, model_type="llama"), context_length) == ahead
 
 
+@pytest.mark.runtime
 def test_no_graph_looks_ahead_over_routed_experts(tmp_path):
     mixtral.make(tmp_path)
     assert tflite._ahead(open_source(str(tmp_path)), 512) is None

@@ -11,6 +11,7 @@ def rounded(matrix, scales):
     return np.clip(np.rint(matrix / scales[:, None]), -127, 127)
 
 
+@pytest.mark.runtime
 def test_what_comes_out_of_the_product_is_closer_than_by_rounding():
     rng = np.random.default_rng(0)
     matrix = rng.normal(size=(40, 200)).astype(np.float32)
@@ -29,6 +30,7 @@ def test_what_comes_out_of_the_product_is_closer_than_by_rounding():
     assert np.abs(made * scales[:, None] - matrix).max() < 8 * scales.max()
 
 
+@pytest.mark.runtime
 def test_inputs_that_do_not_depend_on_each_other_leave_rounding_as_it_is():
     matrix = np.random.default_rng(1).normal(size=(7, 130)).astype(np.float32)
     scales = np.abs(matrix).max(1) / 127

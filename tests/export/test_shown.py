@@ -23,6 +23,7 @@ from edge.runtimes.chat_template import ChatTemplate
 from edge.runtimes.tokenizer import Tokenizer
 from tests import tiny_vlm
 
+pytestmark = pytest.mark.runtime
 KINDS = ("llava", "smolvlm", "gemma3", "qwen2_5_vl")
 
 

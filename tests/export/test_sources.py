@@ -39,6 +39,7 @@ def folder(tmp_path):
     return made
 
 
+@pytest.mark.runtime
 def test_a_folder(folder):
     (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Model\n")
     checkpoint = open_source(folder)
@@ -51,6 +52,7 @@ def test_a_folder(folder):
     assert [name for name, _ in checkpoint.items()] == ["a", "b"]
 
 
+@pytest.mark.runtime
 def test_shards(folder):
     (folder / "model.safetensors").unlink()
     shard(folder / "x-1.safetensors", a=np.zeros((2, 2), np.float32))
@@ -109,6 +111,7 @@ def test_a_tensor_in_two_shards(folder):
         open_source(folder)
 
 
+@pytest.mark.runtime
 def test_a_type_that_is_not_read(folder):
     shard(folder / "model.safetensors", a=np.zeros(2, np.uint16))
     with pytest.raises(InputError, match="tensor 'a' is stored as U16, which this edge does not read"):
