@@ -4,8 +4,7 @@ In an environment that has auto-round beside edge (`pip install auto-round`; it 
 
     python -m benchmarks.contestants.auto_round SOURCE OUT.safetensors [--iterations 50]
 
-Its recipe "light" has 50 iterations, which took three quarters of an hour of one core for SmolLM2-135M; its default has
-200. It tunes over edge's calibration text, in samples of 512 tokens.
+Its recipe "light" has 50 iterations, which took 23 minutes of one core for SmolLM2-135M; its default has 200. It tunes over edge's calibration text, in samples of 512 tokens.
 """
 
 from __future__ import annotations
@@ -65,7 +64,8 @@ def main() -> None:
         scale, zero = layer.scale.float().contiguous(), layer.zp.float().contiguous()
         steps = layer.weight.float().reshape(*scale.shape, BLOCK) / scale[..., None] + zero[..., None]
         rounded = steps.round()
-        assert (steps - rounded).abs().max() < 1e-2, f"{name} does not lie on its grid"
+        # It says its scales in 16 bits, so that weights lie a little beside their steps.
+        assert (steps - rounded).abs().max() < 0.1, f"{name} does not lie on its grid"
         made |= {f"{name}.q": rounded.reshape(layer.weight.shape).to(torch.uint8).contiguous()}
         made |= {f"{name}.scale": scale, f"{name}.zero": zero.to(torch.uint8)}
     about = {"iterations": args.iterations, "samples": len(ids), "process_s": round(time.process_time() - began)}

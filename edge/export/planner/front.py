@@ -102,6 +102,10 @@ class Law:
     def __call__(self, x: float) -> float:
         return self.factor * x**self.exponent if x > 0 else 0.0
 
+    def inverse(self, y: float) -> float:
+        """The `x` of which this `y` comes."""
+        return float((y / self.factor) ** (1 / self.exponent)) if y > 0 else 0.0
+
 
 def law(points: Sequence[tuple[float, float]], *, exponent: float) -> Law:
     """The power law through two points; through one, or two that say nothing, that of the expected `exponent`.

@@ -13,7 +13,7 @@ and added.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -210,6 +210,33 @@ def _trials(
         done += len(windows)
         progress.advance(done)
     return np.array(rows)
+
+
+def tried(
+    model: Any, checkpoint: Checkpoint, calibration: Calibration, sensitivity: Sensitivity,
+    rounded: Callable[[str, np.ndarray], np.ndarray],
+) -> tuple[float, float]:  # fmt: skip
+    """What rounding every matrix of `model` should cost to second order, unscaled, and the divergence it does cost.
+
+    `rounded(name, matrix)` gives a matrix `(rows, columns)` as it would be stored. The model is as it was afterwards.
+    """
+    import torch
+
+    windows = some(calibration.passages, _TRIED)
+    places = {name: at for name, at in _matrices(model, checkpoint) if name in sensitivity.rows}
+    with torch.inference_mode():
+        before = _said(model, windows)
+        kept, guess = {}, 0.0
+        for name, (parameter, place) in places.items():
+            matrix = place(parameter.data)
+            kept[name] = matrix.clone()
+            new = torch.from_numpy(rounded(name, kept[name].float().numpy()))
+            guess += float(sensitivity.damage(name, (new - kept[name]).float().square().numpy()).sum())
+            matrix.copy_(new)
+        found, _ = _apart(before, _said(model, windows))
+        for name, (parameter, place) in places.items():
+            place(parameter.data).copy_(kept[name])
+    return guess, found
 
 
 def _streamed_trials(

@@ -14,7 +14,7 @@ from edge.export.artifact import Artifact
 from edge.export.calibrate import Calibration, activation_statistics
 from edge.export.checkpoint import Checkpoint
 from edge.export.formats import gguf
-from edge.export.planner import damage
+from edge.export.planner import aligned, damage
 from edge.export.planner.front import Option, Part
 from edge.export.planner.sensitivity import Sensitivity
 from edge.export.planner.variety import Variety
@@ -58,9 +58,9 @@ def variety(
     progress.start("measuring what rounding costs in GGUF", len(matrices))
 
     def rounded(name: str, rows: np.ndarray, kind: str) -> np.ndarray:
-        return _rounded(rows, kind, statistics.get(name))
+        return _rounded(rows, kind, statistics.get(name)) if rows.shape[1] % _layout(kind)[0] == 0 else rows
 
-    parts = []
+    measured = []
     for done, (name, keys) in enumerate(matrices.items()):
         width, n = stored[name].shape[0], stored[name].n_elements
         types = [kind for kind in _BITS if width % _layout(kind)[0] == 0]
@@ -68,8 +68,11 @@ def variety(
         sizes = {kind: n // _layout(kind)[0] * _layout(kind)[1] for kind in types}
         read = share if "_exps." in name else 0.0 if name == "token_embd.weight" and not tied else 1.0
         options = tuple(Option(kind, sizes[kind], costs[kind]) for kind in types)
-        parts.append(Part(name, n, options, read))
+        measured.append(Part(name, n, options, read))
         progress.advance(done + 1)
+    parts, notes = tuple(measured), tuple[str, ...]()
+    if calibration is not None:
+        parts, notes = aligned.corrected(parts, checkpoint, calibration, sensitivity, rounded, progress)
     # Of a matrix about which nothing is known, eight bits are kept.
     unknown = sum(gguf.OTHERS_BYTES * stored[name].n_elements for name in set(can) - set(matrices))
     rest = full.path.stat().st_size - sum(stored[name].n_bytes for name in can) + round(unknown)
@@ -79,7 +82,7 @@ def variety(
         kinds = tuple(found.get(part.name, "").upper() for part in parts)
         if all(any(o.type == kind for o in part.options) for part, kind in zip(parts, kinds, strict=True)):
             named[quantization] = kinds
-    return Variety(tuple(parts), named, _BITS, rest)
+    return Variety(parts, named, _BITS, rest, notes)
 
 
 def _matrices(full: Artifact, checkpoint: Checkpoint) -> dict[str, tuple[str, ...]]:
