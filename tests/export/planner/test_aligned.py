@@ -45,6 +45,15 @@ def test_a_law_is_turned_round():
     assert law.inverse(0.0) == 0.0
 
 
+def test_a_source_that_does_not_fit_in_memory_is_not_tried_and_that_is_said(monkeypatch):
+    monkeypatch.setattr(aligned, "running", lambda *_: object())
+    monkeypatch.setattr(aligned.streamed, "is_streamed", lambda _: True)
+    parts = (part("a", (0.0, *USUAL[1:])),)
+    made, notes = aligned.corrected(parts, None, None, None, None, Silent())
+    assert made == parts
+    assert notes == ("types that suit these weights too well were not tried: the source does not fit in memory",)
+
+
 @pytest.mark.runtime
 def test_errors_in_one_direction_cost_more_than_was_expected(tmp_path, monkeypatch):
     import torch
