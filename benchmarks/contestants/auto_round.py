@@ -4,7 +4,8 @@ In an environment that has auto-round beside edge (`pip install auto-round`; it 
 
     python -m benchmarks.contestants.auto_round SOURCE OUT.safetensors [--iterations 50]
 
-Its recipe "light" has 50 iterations, which took 23 minutes of one core for SmolLM2-135M; its default has 200. It tunes over edge's calibration text, in samples of 512 tokens.
+Its recipe "light" has 50 iterations, which took 23 minutes of one core for SmolLM2-135M; its default has 200. It tunes
+over edge's calibration text, in samples of 512 tokens.
 """
 
 from __future__ import annotations
