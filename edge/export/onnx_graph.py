@@ -167,9 +167,8 @@ def choose_rows(graph: Graph) -> None:
     """Let whoever runs the graph have logits from one position on, by the optional input `logits_from`.
 
     It has a value, so programs that do not know it need not give it and get all rows: of a prompt of 128 tokens the
-    head of SmolLM2 is a fifth of the work, and one row is wanted. Negative positions count from the end.
-
-    Raises `EdgeError` when no product with a matrix gives the logits.
+    head of SmolLM2 is a fifth of the work, and one row is wanted. Negative positions count from the end. A graph whose
+    logits come from no product that can be told stays as it is.
     """
     import numpy as np
     import onnx
@@ -179,7 +178,7 @@ def choose_rows(graph: Graph) -> None:
     while node is not None and node.op_type != "MatMul":
         node = producers.get(node.input[0])  # a cap on logits, and the like
     if node is None:
-        raise EdgeError("no product gives the logits of this ONNX graph", hint="choose another format")
+        return
     name, kept = LOGITS_FROM, f"{node.input[0]}.kept"
     graph.weights |= {name: np.zeros(1, np.int64), f"{name}.end": np.array([np.iinfo(np.int64).max])}
     graph.weights[f"{name}.axis"] = np.ones(1, np.int64)

@@ -7,7 +7,6 @@ import os
 import numpy as np
 import pytest
 
-from edge.errors import EdgeError
 from edge.export import onnx_graph
 
 
@@ -46,8 +45,11 @@ def test_rows_are_left_out_when_asked_and_not_otherwise(cap, tmp_path):
         np.testing.assert_allclose(found, wanted[:, start:], rtol=1e-6)
 
 
-def test_logits_that_no_product_gives_are_refused():
+@pytest.mark.runtime
+def test_a_graph_whose_head_cannot_be_told_stays_as_it_is():
     g = graph()
     g.nodes[1].op_type = "Conv"
-    with pytest.raises(EdgeError, match="no product gives the logits of this ONNX graph"):
-        onnx_graph.choose_rows(g)
+    before = g.model.SerializeToString()
+    onnx_graph.choose_rows(g)
+    assert g.model.SerializeToString() == before
+    assert list(g.weights) == ["w"]

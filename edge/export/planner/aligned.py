@@ -78,7 +78,7 @@ def corrected(
         expected, found = sensitivities.tried(model, checkpoint, calibration, sensitivity, as_stored)
         progress.advance(done + 1)
         if found > _WORSE * sensitivity.kld(expected):
-            factors[kind] = sensitivity.kld.inverse(found) / expected
+            factors[kind] = sensitivity.kld.inverse(found) / max(expected, 1e-30)
             notes.append(
                 f"{kind} suits these weights, but undoes what they were trained for: rounding all to it costs "
                 f"{found:.4f} nats, and {sensitivity.kld(expected):.4f} were expected"
