@@ -35,6 +35,9 @@ llama.cpp's quantizer is its own. ONNX and TFLite rivals have edge's graphs, wit
 ONNX, so that only the rounding differs. `smollm2-vision` was asked about text alone, which its words come from. All are
 small, of 135 million parameters, the mixture of 373: larger ones lose less everywhere.
 
+In TFLite a model that sees has its token embedding in a file of its own. The plain recipe was given the decoder alone
+and left those 113 MB in float32, so the plan of that size had room for 8 bits: its row there says nothing of 4 bits.
+
 The mixture's experts were trained on from that grid, and Q4_1 rounds away what they learned: small errors, but all in
 one direction. A plan that took them to be independent erred by 0.042 nats where 0.0017 were expected. [Such types are
 tried](../decisions/030-plans-for-a-budget.md) on the source since, and left alone; this page has the plan of today.
