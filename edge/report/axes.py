@@ -141,16 +141,20 @@ _Box = tuple[float, float, float, float]  # left, top, right, bottom
 def _names(
     names: Sequence[str], at: Sequence[tuple[float, float]], noted: Sequence[_Box], shape: Shape
 ) -> list[Markup]:
-    """Every point's name to its right, its left, above or below it: where it hides least."""
-    out = []
+    """Every point's name beside, above or below it, where it hides least; one that is further off has a line to it."""
+    out: list[Markup] = []
     taken: list[_Box] = [*noted, *((px - 7, py - 7, px + 7, py + 7) for px, py in at)]
     for name, (px, py) in zip(names, at, strict=True):
         places = (
             (px + 11, py + 5, "start"), (px - 11, py + 5, "end"), (px, py - 12, "middle"), (px, py + 22, "middle"),
             (px + 8, py + 20, "start"), (px - 8, py + 20, "end"), (px + 8, py - 10, "start"), (px - 8, py - 10, "end"),
-            # On a phone a long name has room in the middle alone.
-            (shape.width / 2, py - 12, "middle"), (shape.width / 2, py + 22, "middle"),
         )  # fmt: skip
+        further = [
+            (px + side * 30, py + 5 + up * _LINE * n, anchor)
+            for n in (1, 2, 3) for up in (-1, 1) for side, anchor in ((1, "start"), (-1, "end"))
+        ]  # fmt: skip
+        # On a phone a long name has room in the middle alone.
+        middle = [(shape.width / 2, py - 12, "middle"), (shape.width / 2, py + 22, "middle")]
 
         def hidden(place: tuple[float, float, str], name: str = name) -> float:
             left, top, right, bottom = _box(*place, name)
@@ -166,8 +170,11 @@ def _names(
                 )
             )
 
-        best = min(places, key=hidden)
+        best = min((*places, *(further if shape is WIDE else middle)), key=hidden)
         taken.append(_box(*best, name))
+        if best in further:
+            aside = -3 if best[2] == "start" else 3
+            out.append(_straight(px, py, best[0] + aside, best[1] - 5, "grid"))
         out.append(_text(best[0], best[1], name, "name halo", best[2]))
     return out
 
