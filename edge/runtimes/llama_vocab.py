@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import InputError, require
-from edge.readers.gguf import read_header
+from edge.readers.gguf import GgufHeader, read_header
 
 _STRING_OVERRIDE = 3  # LLAMA_KV_OVERRIDE_TYPE_STR
 
 
-def check_file(path: Path) -> None:
-    """Raise `InputError` unless the header at `path` is sound: llama.cpp ends the process at some that are not."""
+def check_file(path: Path) -> GgufHeader:
+    """The header at `path`. Raises `InputError` unless it is sound: llama.cpp ends the process at some that are not."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no model file at {path}", hint="export it again")
-    read_header(path)
+    return read_header(path)
 
 
 @contextmanager

@@ -15,11 +15,11 @@ from edge import bundle as bundles
 from edge.bundle import Bundle
 from edge.errors import EdgeError, InputError, UsageError
 from edge.find import load, names
-from edge.runtimes import integrity
+from edge.runtimes import integrity, noted
 from edge.runtimes.chat_template import ChatTemplate
 from edge.runtimes.embedders import Embedder
 from edge.runtimes.encoders import Encoder
-from edge.runtimes.lookup import Lookup, Peeking
+from edge.runtimes.lookup import Known, Lookup, Peeking
 from edge.runtimes.prompt import encode_chat
 from edge.runtimes.session import ContextFull, Mask, Sampling, Session, StopReason, generate
 from edge.runtimes.sight import Prompt, Sight, feed, image_parts, in_common, place
@@ -110,7 +110,10 @@ class Model:
         self.sight = Sight(bundle.image, self._encoder)
         self.stats: Stats | None = None
         self.looks_up = True  # where its session can: guesses what comes next, which changes no answer
-        self._lookup = Lookup(cast(Peeking, session)) if getattr(session, "peeks", 0) else None
+        self._lookup: Lookup | None = None
+        if getattr(session, "ways", ()):
+            self._ahead = noted.path("ahead", bundle, threads=threads)
+            self._lookup = Lookup(cast(Peeking, session), known=Known.of(noted.read(self._ahead)))
         self._held: list[int] = []  # what the session's cache holds, as far as we put it there
         self._answer = 0  # which answer may use the session
 
@@ -255,6 +258,9 @@ class Model:
                     accepted_tokens=lookup.accepted if lookup else 0,
                 )
                 self.sight.preprocess_ms = self.sight.encode_ms = 0.0
+                if lookup and lookup.known.news:
+                    noted.write(self._ahead, lookup.known.told())
+                    lookup.known.news = False
 
     def _still(self, mine: int) -> None:
         """Raise `UsageError` when another answer has used the session since."""
@@ -277,6 +283,8 @@ class Model:
         )
         made = Model(self.folder, self.bundle, session, threads=self._threads, tokenizer=self.tokenizer)
         made.template, made.sight, made.looks_up = self.template, self.sight, self.looks_up
+        if made._lookup and self._lookup:
+            made._lookup.known = self._lookup.known
         return made
 
     def reusable(self, prompt: Sequence[int]) -> int:

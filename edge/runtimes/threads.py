@@ -7,9 +7,6 @@ where two threads of one core do more than one.
 from __future__ import annotations
 
 import itertools
-import json
-import os
-import platform
 import statistics
 import sys
 import time
@@ -18,10 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edge import bundle as bundles
-from edge import cache, profile
 from edge.bundle import Bundle
 from edge.find import load
-from edge.runtimes import integrity
+from edge.runtimes import integrity, noted
 from edge.runtimes.cores import physical_cores
 from edge.runtimes.session import Sampling, generate
 
@@ -46,7 +42,7 @@ def candidates(cpus: Path = Path("/sys/devices/system/cpu")) -> tuple[int, ...]:
 
     The logical cores too, half of many cores, and of unlike cores the fast ones alone, then with the next fastest.
     """
-    default, allowed = physical_cores(), _allowed()
+    default, allowed = physical_cores(), noted.allowed_cpus()
     found = [default]
     speeds = sorted((_speed(cpus, cpu) for cpu in allowed), reverse=True)
     if 0 not in speeds:
@@ -59,11 +55,8 @@ def candidates(cpus: Path = Path("/sys/devices/system/cpu")) -> tuple[int, ...]:
 
 def remembered(bundle: Bundle) -> int | None:
     """What a trial on this machine, with this runtime, found for this bundle."""
-    try:
-        found = json.loads(_note(bundle).read_text())["threads"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return found if isinstance(found, int) and 0 < found <= len(_allowed()) else None
+    found = noted.read(_note(bundle)).get("threads")
+    return found if isinstance(found, int) and 0 < found <= len(noted.allowed_cpus()) else None
 
 
 def default(bundle: Bundle) -> int:
@@ -102,7 +95,9 @@ def find(folder: Path, bundle: Bundle) -> Trial:
     Another count than the default is chosen only when it takes 5 % less time than the default did at its best, so
     that it is never slower. A model that takes long to load keeps the default.
     """
-    return _remember(bundle, choose(candidates(), lambda threads: _ms_per_token(folder, bundle, threads)))
+    trial = choose(candidates(), lambda threads: _ms_per_token(folder, bundle, threads))
+    noted.write(_note(bundle), asdict(trial))
+    return trial
 
 
 def choose(counts: Sequence[int], measure: Callable[[int], tuple[float, float]]) -> Trial:
@@ -133,30 +128,8 @@ def _ms_per_token(folder: Path, bundle: Bundle, threads: int) -> tuple[float, fl
     return statistics.median(b - a for a, b in itertools.pairwise(stamps)) / 1e6, load_s
 
 
-def _remember(bundle: Bundle, trial: Trial) -> Trial:
-    note = _note(bundle)
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        part = note.with_name(f"{note.name}.{os.getpid()}")
-        part.write_text(json.dumps(asdict(trial)))
-        os.replace(part, note)
-    except OSError:  # found again next time
-        pass
-    return trial
-
-
 def _note(bundle: Bundle) -> Path:
-    """Where the trial of this bundle, runtime, machine and choice of cores is kept."""
-    machine = profile.this_machine()
-    name = cache.key(
-        bundle=bundle.id, runtime=load("edge.runtimes.engines", bundle.format).build(), node=platform.node(),
-        machine=[machine.machine, machine.cpu, machine.ram_bytes, machine.kernel], allowed=sorted(_allowed()),
-    )  # fmt: skip
-    return cache.root() / "threads" / name
-
-
-def _allowed() -> list[int]:
-    return list(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+    return noted.path("threads", bundle)
 
 
 def _speed(cpus: Path, cpu: int) -> int:

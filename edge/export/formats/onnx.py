@@ -40,6 +40,7 @@ PORTABLE: dict[str, str] = {"32bit": "fp32", "16bit": "fp16", "8bit": "int8", "4
 _FILE_NAMES = {32: "model", 16: "model_fp16", 8: "model_quantized", 4: "model_q4"}
 _DTYPES = {32: "fp32", 16: "fp16", 8: "q8", 4: "q4"}
 _LARGE_PARAMETERS = 500_000_000  # more than that stay in the checkpoint until they are quantized
+_UNROUNDED = ("fp32", "fp16")
 _LIBRARY_BYTES = 900 << 20
 _OPSET = 21  # the newest that runtimes in browsers read; the graph needs nothing newer
 
@@ -340,8 +341,11 @@ def narrow_cache(
     progress = progress or Silent()
     narrow_element_bytes(checkpoint, calibrated=calibration is not None)
     assert calibration is not None
-    # Rounded weights would add their own noise to what is measured; those of a large model are not all in its graph.
+    # Rounded weights add a noise that hides the cache's. And where all layers hold int8, attention over several tokens
+    # is that over single ones, bit for bit, so that guesses can be tried (decision 24). The scales are chosen on the
+    # weights as they were, unless those of a large model, which are not all in its graph.
     exact = not _is_large(checkpoint)
+    chooses = exact and artifact.quantization in _UNROUNDED
     windows = calibration.windows
     length = min(artifact.context_length, max(map(len, windows)))
     windows = tuple(window[:length] for window in windows)
@@ -349,7 +353,7 @@ def narrow_cache(
     session = OnnxSession(path, open_graph(path, physical_cores()), context_length=length)
     try:
         steps = onnx_cache.scales(session, windows, progress)
-        cost = onnx_cache.costs(session, steps, windows, progress) if exact else {}
+        cost = onnx_cache.costs(session, steps, windows, progress) if chooses else {}
     finally:
         session.close()
     graph = onnx_graph.load(artifact.path)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from edge.bundle import Bundle
 from edge.errors import EdgeError, InputError, UsageError, require
 from edge.runtimes.cores import physical_cores
+from edge.runtimes.lookup import Way
 from edge.runtimes.session import ContextFull
 
 if TYPE_CHECKING:
@@ -36,6 +37,12 @@ _BATCH = 512  # tokens per call of llama_decode; more does not make prefill fast
 _LOGITS_BYTES = 12 << 20
 _CACHES = {"f32": 0, "f16": 1, "q8_0": 8}  # ggml's numbers of these types
 _FLASH_ATTENTION_OFF, _FLASH_ATTENTION_ON = 0, 1
+_WHOLE_CELLS = 256  # llama.cpp looks at the cache in so many at a time
+# How many rows kernels compute as they compute one alone, by the type of the matrix: those of simple blocks any number,
+# those of K-quants fewer than the four that they were written for, those of floats none (decision 24).
+_TOGETHER = {"Q4_0": 8, "Q4_1": 8, "Q5_0": 8, "Q5_1": 8, "Q8_0": 8, "F32": 0, "F16": 0, "BF16": 0}
+_TOGETHER_ELSE = 3
+_WAYS = tuple(Way(n, f"{n} rows") for n in (2, 3, 4, 8))
 _REASONS = {1: "no room in the KV cache", 2: "the computation was aborted", -1: "the batch is invalid"}
 
 
@@ -67,6 +74,7 @@ class GgufSession:
         threads: int,
         cache: str = "f16",
         bidirectional: bool = False,
+        together: int = 0,
         weights: _Weights | None = None,
         watch: Any = None,
     ) -> None:
@@ -80,7 +88,7 @@ class GgufSession:
         self._context: Any = None
         self._again = functools.partial(
             GgufSession, path, context_length=context_length, threads=threads, cache=cache,
-            bidirectional=bidirectional,
+            bidirectional=bidirectional, together=together,
         )  # fmt: skip
         with captured() as log:
             if weights is None:
@@ -123,6 +131,10 @@ class GgufSession:
         self._batch_size: int = params.n_batch
         self._bidirectional = bidirectional  # whether the rows of a picture see each other
         self._position = 0
+        self._peeked = 0  # tokens behind the position that the cache has already
+        self._together = min(together, self.n_outputs)
+        # With several threads a single token's attention is cut up where the cache is longer, unless it is q8_0.
+        self._alike_until = context_length if cache == "q8_0" or threads == 1 else min(_WHOLE_CELLS, context_length)
         self._rope_type = llama_cpp.llama_model_rope_type(self._model)
         self._grids: list[tuple[int, int, int]] = []  # pictures in the cache: their first row, rows, places they take
         self._tokens = np.empty(self._batch_size, np.int32)
@@ -148,6 +160,29 @@ class GgufSession:
         """llama.cpp's context, for what reads more from it than logits. Valid until `close`."""
         self._open()
         return self._context
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        most = min(self._together, self._alike_until - self._position, self.context_length - self._position)
+        return () if self._grids else tuple(way for way in _WAYS if way.size <= most)
+
+    def peek(self, tokens: Sequence[int]) -> np.ndarray:
+        """Logits `(n, vocab)` after each of the tokens, none of which is held yet: see `edge.runtimes.lookup`."""
+        n = len(tokens)
+        ids = self._check(tokens)
+        if n not in [way.size for way in self.ways]:
+            raise UsageError(f"cannot look {n} tokens ahead here")
+        self._append(n, lambda start, n: self._decode_tokens(ids, start, n, all_logits=True))
+        self._position -= n
+        self._peeked = n
+        return self._logits(0, rows=n)
+
+    def take(self) -> None:
+        """Hold the next of the tokens that were peeked at."""
+        if not self._peeked:
+            raise UsageError("nothing was looked at ahead, or something else was fed since")
+        self._position += 1
+        self._peeked -= 1
 
     def feed(self, tokens: Sequence[int]) -> np.ndarray:
         ids = self._check(tokens)
@@ -227,7 +262,7 @@ class GgufSession:
                 f"this model's memory cannot be cut back to {n_tokens} tokens: it is not a plain KV cache",
                 hint="rewind to 0 and feed the conversation again",
             )
-        self._position = n_tokens
+        self._position, self._peeked = n_tokens, 0
         self._grids = [grid for grid in self._grids if grid[0] < n_tokens]
 
     def another(self) -> GgufSession:
@@ -242,6 +277,7 @@ class GgufSession:
         self._open()
         if self._grids:
             raise UsageError("a cache with pictures that are placed in rows and columns cannot be kept")
+        self._forget()
         size = self._c.llama_state_seq_get_size(self._context, 0)
         held = np.empty(size, np.uint8)
         used = self._c.llama_state_seq_get_data(self._context, _bytes_of(held), size, 0)
@@ -272,6 +308,12 @@ class GgufSession:
     def _open(self) -> None:
         if not self._context:
             raise UsageError("this session is closed", hint="open the bundle again")
+
+    def _forget(self) -> None:
+        """Drop from the cache what was only peeked at."""
+        if self._peeked:
+            self._c.llama_memory_seq_rm(self._memory, 0, self._place(self._position), -1)
+            self._peeked = 0
 
     def _room(self, n: int) -> None:
         if self._position + n > self.context_length:
@@ -321,6 +363,7 @@ class GgufSession:
 
     def _append(self, n: int, decode: Any, *, chunk: int | None = None) -> np.ndarray:
         """Run `decode(start, n)` over chunks; the last position's logits. All of it or nothing."""
+        self._forget()
         step = chunk or self._batch_size
         for start in range(0, n, step):
             rc = decode(start, min(step, n - start))
@@ -408,13 +451,14 @@ def open_file(
         raise UsageError(f"a context of {context_length} tokens holds nothing")
     if threads is not None and threads < 1:
         raise UsageError(f"cannot run on {threads} threads")
-    check_file(path)
+    types = {tensor.type for tensor in check_file(path).tensors.values() if len(tensor.shape) > 1}
     return GgufSession(
         path,
         context_length=context_length,
         threads=threads or physical_cores(),
         cache=cache,
         bidirectional=bidirectional,
+        together=min((_TOGETHER.get(kind, _TOGETHER_ELSE) for kind in types), default=0),
         watch=watch,
     )
 

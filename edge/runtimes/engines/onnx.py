@@ -24,6 +24,7 @@ from edge.bundle import Bundle
 from edge.errors import EdgeError, InputError, UsageError, require
 from edge.readers import onnx as reader
 from edge.runtimes.cores import physical_cores
+from edge.runtimes.lookup import Way
 from edge.runtimes.onnx_growing import GrowingSession
 from edge.runtimes.session import ContextFull
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 EXTRA = "onnx"
 CHUNK = 128
 LOGITS_FROM = "logits_from"
+_WAYS = tuple(Way(n, f"{n} rows") for n in (2, 4, 8))
 _NUMPY = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int8)": "int8"}
 
 
@@ -61,6 +63,9 @@ class OnnxSession:
         self.vocab_size = int(outputs["logits"].shape[-1])
         self.hidden_size = int(inputs[self._input].shape[-1]) if embedding else 0
         self._position = 0
+        self._peeked = 0  # tokens behind the position that the cache has already
+        # Of one row, attention over floats sums up in another order than of several; over int8 it does not.
+        self._alike = {inputs[name].type for name in past} == {"tensor(int8)"}
         self._logits_type = _NUMPY[outputs["logits"].type]
         self._value = self._ort.OrtValue.ortvalue_from_numpy
         self._binding = self._inner.io_binding()
@@ -86,6 +91,30 @@ class OnnxSession:
     @property
     def position(self) -> int:
         return self._position
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        left = self.context_length - self._position
+        return tuple(way for way in _WAYS if way.size <= left) if self._alike else ()
+
+    def peek(self, tokens: Sequence[int]) -> np.ndarray:
+        """Logits `(n, vocab)` after each of the tokens, none of which is held yet: see `edge.runtimes.lookup`."""
+        import numpy as np
+
+        self._check(tokens)
+        if len(tokens) not in [way.size for way in self.ways]:
+            raise UsageError(f"cannot look {len(tokens)} tokens ahead here")
+        rows = self._feed_chunk(np.asarray(tokens, np.int64)[None])
+        self._position -= len(tokens)
+        self._peeked = len(tokens)
+        return rows.astype(np.float32, copy=False)
+
+    def take(self) -> None:
+        """Hold the next of the tokens that were peeked at."""
+        if not self._peeked:
+            raise UsageError("nothing was looked at ahead, or something else was fed since")
+        self._position += 1
+        self._peeked -= 1
 
     def feed(self, tokens: Sequence[int]) -> np.ndarray:
         import numpy as np
@@ -130,7 +159,7 @@ class OnnxSession:
         self._open()
         if not 0 <= n_tokens <= self._position:
             raise UsageError(f"cannot rewind to {n_tokens}: the cache holds {self._position} tokens")
-        self._position = n_tokens
+        self._position, self._peeked = n_tokens, 0
 
     def another(self) -> OnnxSession:
         """A session on the same weights, with a cache of its own."""
@@ -184,6 +213,7 @@ class OnnxSession:
 
     def _run(self, n: int, given: Any, logits: Any, logits_from: Any = None) -> None:
         binding = self._binding
+        self._peeked = 0
         binding.bind_ortvalue_input(self._input, given)
         binding.bind_ortvalue_input("attention_mask", self._value(self._mask[:, : self._position + n]))
         binding.bind_ortvalue_output("logits", logits)

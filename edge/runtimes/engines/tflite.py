@@ -18,6 +18,7 @@ from edge.errors import InputError, UsageError, require
 from edge.readers import tflite as reader
 from edge.runtimes import litert
 from edge.runtimes.cores import physical_cores
+from edge.runtimes.lookup import Way
 from edge.runtimes.session import ContextFull
 
 if TYPE_CHECKING:
@@ -65,7 +66,6 @@ class TfliteSession:
         )
         self._graphs = [graph for graph in graphs if not litert.is_ahead(graph.key)]
         self._ahead = [graph for graph in graphs if litert.is_ahead(graph.key)]
-        self._exact: dict[str, bool] = {}  # of those that were compared with single tokens
         self._peeked = 0  # tokens behind the position that the cache has already
         self._position = 0
         self._at = np.zeros(1, np.int32)
@@ -89,38 +89,24 @@ class TfliteSession:
         return out
 
     @property
-    def peeks(self) -> int:
-        """How many tokens `peek` takes now."""
+    def ways(self) -> tuple[Way, ...]:
         graph = self._peeking()
-        return min(graph.size, graph.window - self._position, self.context_length - self._position) if graph else 0
+        if graph is None:
+            return ()
+        size = min(graph.size, graph.window - self._position, self.context_length - self._position)
+        return (Way(size, graph.key),) if size > 1 else ()
 
     def peek(self, tokens: Sequence[int]) -> np.ndarray:
-        """Logits `(n, vocab)` after each of at most `peeks` tokens, none of which is held yet: see `take`.
-
-        A graph has to show first, on this processor, that it gives what single tokens give, bit for bit. Rows of the
-        cache that differed would show too: logits after later tokens come from them.
-        """
-        import numpy as np
-
+        """Logits `(n, vocab)` after each of the tokens, none of which is held yet: see `edge.runtimes.lookup`."""
         self._check(tokens)
-        graph = self._peeking()
-        if graph is None or len(tokens) > self.peeks:
-            raise UsageError(f"cannot look {len(tokens)} tokens ahead: {self.peeks} at most")
-        rows = self._given(tokens)
-        given, at, mask = self._inputs(rows, graph)
-        logits = self._run(graph.key, given, at, mask)
+        [way] = self.ways or (Way(0, ""),)
+        if len(tokens) > way.size:
+            raise UsageError(f"cannot look {len(tokens)} tokens ahead: {way.size} at most")
+        graph = next(g for g in self._ahead if g.key == way.kernels)
+        logits = self._run(graph.key, *self._inputs(self._given(tokens), graph))
         assert logits is not None
-        found = logits.reshape(graph.size, self.vocab_size)[: len(tokens)]
-        if graph.key not in self._exact:
-            begin = self._position
-            singles = np.stack([self._decode(row[None]) for row in rows])
-            self.rewind(begin)
-            same = np.array_equal(singles, found)
-            if not same or len(tokens) == graph.size:  # fewer show little
-                self._exact[graph.key] = same
-            found = singles
         self._peeked = len(tokens)
-        return found
+        return logits.reshape(graph.size, self.vocab_size)[: len(tokens)]
 
     def take(self) -> None:
         """Hold the next of the tokens that were peeked at."""
@@ -190,12 +176,10 @@ class TfliteSession:
 
     def another(self) -> TfliteSession:
         """A session on the same weights, with a cache of its own."""
-        made = TfliteSession(
+        return TfliteSession(
             self._open().another(), self._signatures, context_length=self.context_length, embedder=self._embedder,
             bidirectional=self._bidirectional,
         )  # fmt: skip
-        made._exact = self._exact
-        return made
 
     def keep(self) -> list[np.ndarray]:
         """What the cache holds, for `restore`."""
@@ -234,7 +218,7 @@ class TfliteSession:
         return list(found.values())
 
     def _peeking(self) -> _Graph | None:
-        """The graph that looks ahead from here, unless it was found to compute something else.
+        """The graph that looks ahead from here.
 
         It sees what that for single tokens sees here, if there is one. Rows that it has and does not need are written
         behind its window, where they are hidden, but not behind the cache.
@@ -245,7 +229,7 @@ class TfliteSession:
         graph = next((g for g in self._ahead if g.window >= window), None)
         if graph is None or self._position + graph.size > self._cache_length:
             return None
-        return graph if self._exact.get(graph.key, True) else None
+        return graph
 
     def _prefill_for(self, n: int) -> _Graph | None:
         """The graph for the next of `n` tokens, None for single ones."""
