@@ -30,7 +30,7 @@ _PLACES = 24  # of those where the last words stood, how many are compared; the 
 # The chance that a guessed token comes true, by the number of words that were found again: where to begin from.
 _AT_FIRST = (0.0, 0.0, 0.4, 0.55, 0.66, 0.75, 0.83, 0.9, 0.95)
 _MOST = 16  # tokens of a guess
-_LEARNS = 0.1  # how much the latest guess counts
+_LEARNS, _BEGINS = 0.1, 3  # how much the latest guess counts; for how many guesses that beginning stands
 # What a further token of a call costs, in single ones, until it is measured; an odd measurement does not outweigh it.
 _COST, _COST_COUNTS = 0.2, 2
 _COSTS_KEPT = 9
@@ -74,6 +74,7 @@ class Known:
         self._same: dict[str, int] = {}  # rows
         self._other: set[str] = set()
         self._costs: dict[str, deque[float]] = {}  # in single tokens
+        self._each: deque[float] = deque([_COST], maxlen=_COSTS_KEPT)  # what a further token cost in the latest calls
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Known:
@@ -108,14 +109,14 @@ class Known:
         self.news |= known != (self.refused(way), self.trusted(way))
 
     def cost(self, way: Way) -> float:
-        return statistics.median(self._of(way))
+        """Of a call, in single tokens; guessed from other ways until this one was measured."""
+        known = self._costs.get(way.kernels)
+        return statistics.median(known) if known else 1 + statistics.median(self._each) * (way.size - 1)
 
     def took(self, way: Way, cost: float) -> None:
-        self._of(way).append(cost)
-
-    def _of(self, way: Way) -> deque[float]:
-        at_first = [1 + _COST * (way.size - 1)] * _COST_COUNTS
-        return self._costs.setdefault(way.kernels, deque(at_first, maxlen=_COSTS_KEPT))
+        at_first = [self.cost(way)] * _COST_COUNTS
+        self._costs.setdefault(way.kernels, deque(at_first, maxlen=_COSTS_KEPT)).append(cost)
+        self._each.append((cost - 1) / (way.size - 1))
 
 
 @dataclass
@@ -143,6 +144,7 @@ class Lookup:
         self._places: dict[tuple[int, ...], list[int]] = {}
         # By the number of words that were found: the chance that the first, the first two, ... tokens come true.
         self._chances = [[chance ** (k + 1) for k in range(_MOST)] for chance in _AT_FIRST]
+        self._seen = [_BEGINS] * len(_AT_FIRST)
         self._singles_s: deque[float] = deque(maxlen=15)
         self._fed_s = self._tried_s = 0.0
         self._believed: _Guess | None = None
@@ -254,12 +256,13 @@ class Lookup:
 
     def _see(self, guess: _Guess, token: int) -> bool:
         """Whether this was the last of a guess that could come true, which teaches what to expect of others."""
-        if guess.left.pop(0) == token:
-            guess.right += 1
-            if guess.left:
-                return False
+        came_true = guess.left.pop(0) == token
+        guess.right += came_true
+        if came_true and guess.left:
+            return False
+        self._seen[guess.found] += 1
+        learns = max(_LEARNS, 1 / self._seen[guess.found])
         chances = self._chances[guess.found]
-        for k in range(guess.right + len(guess.left) + (guess.left != [])):
-            if k < _MOST:
-                chances[k] += _LEARNS * ((k < guess.right) - chances[k])
+        for k in range(guess.right + (not came_true) + len(guess.left)):
+            chances[k] += learns * ((k < guess.right) - chances[k])
         return True

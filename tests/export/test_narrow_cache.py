@@ -148,3 +148,46 @@ def test_it_takes_half_the_memory_or_less_and_computes_the_model(tmp_path, forma
         whole = session.feed_all([5, 6, 7, 8]).copy()
         session.rewind(2)
         np.testing.assert_allclose(session.feed_all([7, 8]), whole[2:], atol=2e-3)
+
+
+@pytest.mark.runtime
+@pytest.mark.parametrize(
+    ("format_name", "quantization", "kv", "sizes"),
+    [("gguf", "q8_0", "8bit", [2, 3, 4, 8]), ("onnx", "int8", "8bit", [2, 4, 8]), ("onnx", "int8", None, [])],
+)
+def test_what_holds_8_bits_can_look_ahead(tmp_path, format_name, quantization, kv, sizes):
+    """Whether to the bit depends on the processor, which each way has to show before it is used."""
+    checkpoint = parity.make("llama_3_2", tmp_path)
+    options = {"formats": [format_name], "quantization": quantization, "context_length": 64, "gate": False}
+    [done] = edge.export(checkpoint, tmp_path / "made", kv=kv, **options)
+    with edge.open(done.folder) as opened:
+        session = opened.session
+        assert [way.size for way in session.ways] == sizes
+        if not sizes:
+            with pytest.raises(UsageError, match="cannot look 2 tokens ahead here"):
+                session.peek([5, 6])
+            return
+        words = list(range(5, 17))
+        singles = np.stack([session.feed([word]).copy() for word in words])
+        session.rewind(0)
+        session.feed(words[:2])
+        found = session.peek(words[2:6]).copy()
+        assert session.position == 2
+        np.testing.assert_allclose(found, singles[2:6], atol=2e-3)
+        # Two are taken, and what was peeked at behind them is forgotten.
+        session.take()
+        session.take()
+        assert session.position == 4
+        after = session.feed([words[4]]).copy()
+        np.testing.assert_allclose(after, singles[4], atol=2e-3)
+        with pytest.raises(UsageError, match="nothing was looked at ahead, or something else was fed since"):
+            session.take()
+        with pytest.raises(UsageError, match="cannot look 5 tokens ahead here"):
+            session.peek(words[:5])
+        session.peek(words[5:7])
+        session.rewind(0)
+        np.testing.assert_allclose(session.feed(words), singles[-1], atol=2e-3)
+        session.rewind(0)
+        for word in words * 5:
+            session.feed([word])
+        assert [way.size for way in session.ways] == [n for n in sizes if n <= 4]  # so many are left

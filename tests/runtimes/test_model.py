@@ -1,6 +1,8 @@
 import dataclasses
+import itertools
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -8,9 +10,10 @@ from hypothesis import strategies as st
 
 from edge import bundle as bundles
 from edge.errors import InputError, UsageError
-from edge.runtimes import integrity
+from edge.runtimes import integrity, lookup
 from edge.runtimes.chat_template import ChatTemplate
 from edge.runtimes.engines.echo import EchoSession
+from edge.runtimes.lookup import Way
 from edge.runtimes.model import Model, open_bundle
 from edge.runtimes.prompt import encode_chat, special_tokens
 from edge.runtimes.session import ContextFull, Sampling
@@ -58,7 +61,7 @@ def test_a_question_is_answered_and_measured(folder):
 class Peeking(EchoSession):
     """Knows what it would say after several tokens."""
 
-    peeks = 4
+    ways = (Way(4, "four"),)
 
     def peek(self, tokens):
         rows = [self.feed([token]) for token in tokens]
@@ -71,13 +74,22 @@ class Peeking(EchoSession):
 
 
 @pytest.mark.parametrize("looks_up", [True, False])
-def test_guesses_are_counted_and_can_be_left_out(folder, looks_up):
-    words = "again and again and once more " * 3
+def test_guesses_are_counted_and_can_be_left_out(folder, looks_up, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGE_CACHE", str(tmp_path))
+    # Whatever is done takes one second, so that looking ahead pays.
+    monkeypatch.setattr(lookup, "time", SimpleNamespace(perf_counter=itertools.count().__next__))
+    words = "again and again and once more " * 6
     with open_bundle(folder) as plain:
         wanted = [p.token_id for p in plain.generate(words)]
         session = Peeking(plain.bundle.vocab_size, plain.context_length, STOP)
         model = Model(folder, plain.bundle, session, tokenizer=plain.tokenizer)
         model.looks_up = looks_up
+        assert [p.token_id for p in model.generate(words)] == wanted
+        # The first answer tries. What it found out is remembered, for other processes and by other seats.
+        assert len(list(tmp_path.glob("ahead/*"))) == looks_up
+        model = Model(folder, plain.bundle, session, tokenizer=plain.tokenizer)
+        model.looks_up = looks_up
+        session.rewind(0)
         assert [p.token_id for p in model.generate(words)] == wanted
         assert (model.stats.guessed_tokens >= model.stats.accepted_tokens > 0) is looks_up
         # What it holds is what was said, so that the next turn goes on from there.

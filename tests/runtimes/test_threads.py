@@ -2,7 +2,7 @@ import pytest
 
 from edge import bundle as bundles
 from edge.cli import main
-from edge.runtimes import threads
+from edge.runtimes import noted, threads
 from edge.runtimes.model import open_bundle
 from tests.tiny_bundle import tiny_bundle
 
@@ -19,7 +19,7 @@ def cores(tmp_path, monkeypatch, *speeds, physical=None):
         folder.mkdir(parents=True)
         if speed is not None:
             (folder / "cpu_capacity").write_text(f"{speed}\n")
-    monkeypatch.setattr(threads, "_allowed", lambda: list(range(len(speeds))))
+    monkeypatch.setattr(noted, "allowed_cpus", lambda: list(range(len(speeds))))
     monkeypatch.setattr(threads, "physical_cores", lambda: physical or len(speeds))
     return threads.candidates(tmp_path / "cpu")
 
@@ -117,7 +117,7 @@ def test_chat_tries_before_its_first_answer_only(bundle, monkeypatch, capsys):
     times = {1: 10.0, 2: 5.0}
     tried = []
     monkeypatch.setattr(threads, "candidates", lambda: (1, 2))
-    monkeypatch.setattr(threads, "_allowed", lambda: [0, 1])
+    monkeypatch.setattr(noted, "allowed_cpus", lambda: [0, 1])
     monkeypatch.setattr(threads, "_ms_per_token", lambda *ask: (tried.append(ask[2]) or times[ask[2]], 0.0))
     assert main(["chat", str(bundle), "-p", "hello", "--max-tokens", "3", "--threads", "1"]) == 0
     assert not tried
