@@ -29,11 +29,15 @@ def test_a_scale_gives_up_a_lone_outlier_for_all_the_others():
     for clip in (1.0, 0.5):  # neither all of the range nor half of it is better
         other = np.abs(rows).max(1) * clip / 127
         assert _error(rows, step) <= _error(rows, other)
-    assert np.abs(onnx_cache.rounded(rows, step)).max() <= 128 * step.max()
+    assert np.abs(_held(step).rounded(rows)).max() <= 128 * step.max()
+
+
+def _held(step):
+    return onnx_cache.Held(step, np.zeros_like(step))
 
 
 def _error(rows, step):
-    return float(((onnx_cache.rounded(rows, step) - rows) ** 2).sum())
+    return float(((_held(step).rounded(rows) - rows) ** 2).sum())
 
 
 def test_a_channel_of_zeros_has_a_scale_too():
@@ -59,7 +63,8 @@ class Remembering:
     context_length = 8
 
     def __init__(self):
-        self.cache = {f"past_key_values.{i}.key": np.zeros((1, 1, 8, 2), np.float32) for i in (0, 1)}
+        names = ("past_key_values.0.key", "past_key_values.1.value")
+        self.cache = {name: np.zeros((1, 1, 8, 2), np.float32) for name in names}
         self.position = 0
 
     def rewind(self, n):
@@ -81,8 +86,8 @@ class Remembering:
 def test_what_rounding_a_layer_costs_is_seen_in_what_follows():
     session = Remembering()
     windows = [(1, 2, 3, 4), (4, 3, 2, 1)]
-    steps = {name: np.full((1, 2), 2.0, np.float32) for name in session.cache}
-    cost = onnx_cache.costs(session, steps, windows, Silent())
+    ways = {name: _held(np.full((1, 2), 2.0, np.float32)) for name in session.cache}
+    cost = onnx_cache.costs(session, ways, windows, Silent())
     assert cost[0] > 1e-5
     assert cost[1] == 0
     # What was rounded has been put back.
@@ -91,9 +96,15 @@ def test_what_rounding_a_layer_costs_is_seen_in_what_follows():
 
 def test_keys_and_values_are_looked_at_with_their_windows():
     session = Remembering()
-    steps = onnx_cache.scales(session, [(1, 2, 3), (100, 2)], Silent())
-    assert set(steps) == set(session.cache)
-    assert steps["past_key_values.1.key"] == pytest.approx(np.full((1, 2), 100.3 / 127), rel=0.01)
+    ways = onnx_cache.ways_to_hold(session, [(1, 2, 3), (1, 100)], Silent())
+    assert set(ways) == set(session.cache)
+    key, value = ways.values()
+    assert key.step == pytest.approx(np.full((1, 2), 100.3 / 127), rel=0.01)
+    assert not key.less.any()
+    # Values are held less those of the first token, which are exact then.
+    assert value.less == pytest.approx(np.full((1, 2), 1.3))
+    assert value.step == pytest.approx(np.full((1, 2), 99 / 127), rel=0.01)
+    assert (value.rounded(np.full((1, 1, 2), 1.3, np.float32)) == np.float32(1.3)).all()
     assert session.position == 0
 
 
@@ -153,7 +164,7 @@ def test_it_takes_half_the_memory_or_less_and_computes_the_model(tmp_path, forma
 @pytest.mark.runtime
 @pytest.mark.parametrize(
     ("format_name", "quantization", "kv", "sizes"),
-    [("gguf", "q8_0", "8bit", [2, 3, 4, 8]), ("onnx", "int8", "8bit", [2, 4, 8]), ("onnx", "int8", None, [])],
+    [("gguf", "q8_0", "8bit", [4, 8]), ("onnx", "int8", "8bit", [2, 4, 8]), ("onnx", "int8", None, [])],
 )
 def test_what_holds_8_bits_can_look_ahead(tmp_path, format_name, quantization, kv, sizes):
     """Whether to the bit depends on the processor, which each way has to show before it is used."""
@@ -184,7 +195,7 @@ def test_what_holds_8_bits_can_look_ahead(tmp_path, format_name, quantization, k
             session.take()
         with pytest.raises(UsageError, match="cannot look 5 tokens ahead here"):
             session.peek(words[:5])
-        session.peek(words[5:7])
+        session.peek(words[5:9])
         session.rewind(0)
         np.testing.assert_allclose(session.feed(words), singles[-1], atol=2e-3)
         session.rewind(0)

@@ -352,13 +352,13 @@ def narrow_cache(
     path = (full() if exact else artifact).path
     session = OnnxSession(path, open_graph(path, physical_cores()), context_length=length)
     try:
-        steps = onnx_cache.scales(session, windows, progress)
-        cost = onnx_cache.costs(session, steps, windows, progress) if chooses else {}
+        ways = onnx_cache.ways_to_hold(session, windows, progress)
+        cost = onnx_cache.costs(session, ways, windows, progress) if chooses else {}
     finally:
         session.close()
     graph = onnx_graph.load(artifact.path)
     keep = onnx_cache.wide(cost)
-    element_bytes = onnx_cache.narrow(graph, steps, keep)
+    element_bytes = onnx_cache.narrow(graph, ways, keep)
     progress.start("writing the ONNX file")
     files = onnx_graph.save(graph, Path(folder) / artifact.model_file)
     written = {str(path.relative_to(folder)) for path in files}

@@ -42,7 +42,7 @@ _WHOLE_CELLS = 256  # llama.cpp looks at the cache in so many at a time
 # those of K-quants fewer than the four that they were written for, those of floats none (decision 24).
 _TOGETHER = {"Q4_0": 8, "Q4_1": 8, "Q5_0": 8, "Q5_1": 8, "Q8_0": 8, "F32": 0, "F16": 0, "BF16": 0}
 _TOGETHER_ELSE = 3
-_WAYS = tuple(Way(n, f"{n} rows") for n in (2, 3, 4, 8))
+_SIZES = {0: (), 3: (2, 3), 8: (4, 8)}  # of batches that are worth trying
 _REASONS = {1: "no room in the KV cache", 2: "the computation was aborted", -1: "the batch is invalid"}
 
 
@@ -132,9 +132,9 @@ class GgufSession:
         self._bidirectional = bidirectional  # whether the rows of a picture see each other
         self._position = 0
         self._peeked = 0  # tokens behind the position that the cache has already
-        self._together = min(together, self.n_outputs)
+        self._ways = tuple(Way(n, f"{n} rows") for n in _SIZES[together] if n <= self.n_outputs)
         # With several threads a single token's attention is cut up where the cache is longer, unless it is q8_0.
-        self._alike_until = context_length if cache == "q8_0" or threads == 1 else min(_WHOLE_CELLS, context_length)
+        self._alike_until = context_length if cache == "q8_0" or threads == 1 else _WHOLE_CELLS
         self._rope_type = llama_cpp.llama_model_rope_type(self._model)
         self._grids: list[tuple[int, int, int]] = []  # pictures in the cache: their first row, rows, places they take
         self._tokens = np.empty(self._batch_size, np.int32)
@@ -163,8 +163,8 @@ class GgufSession:
 
     @property
     def ways(self) -> tuple[Way, ...]:
-        most = min(self._together, self._alike_until - self._position, self.context_length - self._position)
-        return () if self._grids else tuple(way for way in _WAYS if way.size <= most)
+        left = min(self._alike_until, self.context_length) - self._position
+        return () if self._grids else tuple(way for way in self._ways if way.size <= left)
 
     def peek(self, tokens: Sequence[int]) -> np.ndarray:
         """Logits `(n, vocab)` after each of the tokens, none of which is held yet: see `edge.runtimes.lookup`."""
