@@ -1,8 +1,10 @@
-"""Does guessing from the conversation make TFLite answer faster, and are the answers the same?
+"""Does guessing from the conversation make bundles answer faster, and are the answers the same?
 
 The same bundle answers every task twice in one process, with guesses and without, in turns and greedily: summaries of
 a text, a text with something changed, and free questions, where there is little to guess. Times are those between
-tokens, the first left out. "Same" is the share of tokens that are the same in both answers, in order.
+tokens, the first left out. "Same" is the share of tokens that are the same in both answers, in order. Before, other
+questions are answered until the ways to look ahead were tried on this machine. GGUF and ONNX bundles hold keys and values
+in 8 bits (`edge export --kv 8bit`), TFLite bundles in float32.
 
     python -m benchmarks.lookup
     python -m benchmarks.lookup out/SmolLM2-135M-Instruct-tflite-int8
@@ -47,20 +49,37 @@ TASKS = {
     "changes": [f"Repeat this text word for word, with every 'the' written in capitals.\n\n{text}" for text in TEXTS],
     "free answers": list(FREE),
 }
+BUNDLES = {
+    "gguf": ("q4_k_m", "q4_0", "q8_0"),
+    "onnx": ("int4-mixed", "int8"),
+    "tflite": ("int4-mixed", "int8"),
+}
+_BEFORE = (
+    "Repeat this text word for word, with every 'a' written in capitals.\n\nA fox has a den, a bird has a nest, and a "
+    "bee has a hive. A man needs a house, a door to close behind him, a stove for the winter, and a friend to talk to.",
+    "Write the numbers from one to forty in words, and then once more.",
+)
+_TRIED = 5  # times each of these questions
 _WANTED = {"summaries": 1.5, "changes": 1.5, "free answers": 0.97}
 
 
 def main() -> int:
     parser = race.arguments(__doc__, rounds=2)
-    parser.add_argument("bundles", type=Path, nargs="*", metavar="BUNDLE", help="else smollm2 in int8 and int4-mixed")
+    parser.add_argument("bundles", type=Path, nargs="*", metavar="BUNDLE", help="else those of smollm2")
     args = parser.parse_args()
-    folders = args.bundles or [race.bundle("smollm2", "tflite", q) for q in ("int8", "int4-mixed")]
+    folders = args.bundles or [
+        race.bundle("smollm2", kind, quantization, kv=None if kind == "tflite" else "8bit")
+        for kind, quantizations in BUNDLES.items()
+        for quantization in quantizations
+    ]
     done = race.Race(__doc__, load_before=race.settled())
     claims = []
     for folder in folders:
         with open_bundle(folder, threads=args.threads) as model:
+            for question in _BEFORE * _TRIED:
+                _both(model, question, args.tokens, first=True)
             for task, questions in TASKS.items():
-                kind = f"{task}, {model.bundle.quantization}"
+                kind = f"{task}, {model.bundle.format} {model.bundle.quantization}"
                 ours, theirs = f"guessing: {kind}", f"one by one: {kind}"
                 done.contestants |= {ours: model.bundle.id, theirs: model.bundle.id}
                 for turn, question in enumerate(questions * args.rounds):

@@ -24,11 +24,11 @@ from edge.runtimes.session import Session
 if TYPE_CHECKING:
     import numpy as np
 
-_SHORTEST = 2  # words that have to be found again
+_SHORTEST = (2, 1)  # words that have to be found again; one where there are no two
 _LONGEST = 8  # more words found again say no more about what follows
 _PLACES = 24  # of those where the last words stood, how many are compared; the latest first
 # The chance that a guessed token comes true, by the number of words that were found again: where to begin from.
-_AT_FIRST = (0.0, 0.0, 0.4, 0.55, 0.66, 0.75, 0.83, 0.9, 0.95)
+_AT_FIRST = (0.0, 0.15, 0.4, 0.55, 0.66, 0.75, 0.83, 0.9, 0.95)
 _MOST = 16  # tokens of a guess
 _LEARNS, _BEGINS = 0.1, 3  # how much the latest guess counts; for how many guesses that beginning stands
 # What a further token of a call costs, in single ones, until it is measured; an odd measurement does not outweigh it.
@@ -193,16 +193,18 @@ class Lookup:
 
     def _add(self, word: int) -> None:
         self._words.append(word)
-        if len(self._words) >= _SHORTEST:
-            self._places.setdefault(tuple(self._words[-_SHORTEST:]), []).append(len(self._words))
+        for n in _SHORTEST:
+            if len(self._words) >= n:
+                self._places.setdefault(tuple(self._words[-n:]), []).append(len(self._words))
 
     def _look(self) -> _Guess | None:
         """What followed where most of the last words stood before; the latest such place."""
         ahead = max((way.size - 1 for way in self._session.ways if not self.known.refused(way)), default=0)
         words, n = self._words, len(self._words)
         found = place = 0
-        for at in reversed(self._places.get(tuple(words[-_SHORTEST:]), [])[-_PLACES - 1 : -1] if ahead else []):
-            same = _SHORTEST
+        known = (self._places.get(tuple(words[-shortest:]), [])[-_PLACES - 1 : -1] for shortest in _SHORTEST)
+        for at in reversed(next(filter(None, known), []) if ahead else []):
+            same = 1
             while same < min(_LONGEST, at) and words[at - 1 - same] == words[n - 1 - same]:
                 same += 1
             if same > found:
