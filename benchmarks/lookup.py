@@ -3,8 +3,8 @@
 The same bundle answers every task twice in one process, with guesses and without, in turns and greedily: summaries of
 a text, a text with something changed, and free questions, where there is little to guess. Times are those between
 tokens, the first left out. "Same" is the share of tokens that are the same in both answers, in order. Before, other
-questions are answered until the ways to look ahead were tried on this machine. GGUF and ONNX bundles hold keys and values
-in 8 bits (`edge export --kv 8bit`), TFLite bundles in float32.
+questions are answered until the ways to look ahead were tried on this machine. GGUF and ONNX bundles hold keys and
+values in 8 bits (`edge export --kv 8bit`), TFLite bundles in float32.
 
     python -m benchmarks.lookup
     python -m benchmarks.lookup out/SmolLM2-135M-Instruct-tflite-int8

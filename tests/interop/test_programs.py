@@ -38,15 +38,22 @@ needs_node = pytest.mark.skipif(
 def bundle(tmp_path_factory):
     """format -> a bundle of 8 bits; what is compared is the file, so the gate is left out."""
     root = tmp_path_factory.mktemp("interop")
-    made: dict[str, Path] = {}
+    made: dict[tuple[str, str | None], Path] = {}
 
-    def folder(name, **options):
-        if name not in made:
+    def folder(name, *, kv=None, **options):
+        if (name, kv) not in made:
             [done] = export(
-                "smollm2", root, formats=[name], quantization="8bit", gate=False, calibrate=False, **options
+                "smollm2",
+                root,
+                formats=[name],
+                quantization="8bit",
+                gate=False,
+                calibrate=kv is not None,
+                kv=kv,
+                **options,
             )
-            made[name] = done.folder
-        return made[name]
+            made[name, kv] = done.folder
+        return made[name, kv]
 
     yield folder
     shutil.rmtree(root)
@@ -109,16 +116,18 @@ def test_node_llama_cpp_runs_our_gguf(bundle):
 
 
 @needs_node
-def test_transformers_js_runs_our_onnx(bundle):
-    folder = bundle("onnx")
+@pytest.mark.parametrize("kv", [None, "8bit"])
+def test_transformers_js_runs_our_onnx(bundle, kv):
+    folder = bundle("onnx", kv=kv)
     prompts, answers, margins, text = ours(folder)
     found = run("node", "transformers.mjs", folder, "q8", N_NEW, given=prompts)
     agree(found["answers"], answers, margins)
     assert found["spelled"] == text
 
 
-def test_onnxruntime_genai_runs_our_onnx(bundle):
-    folder = bundle("onnx")
+@pytest.mark.parametrize("kv", [None, "8bit"])
+def test_onnxruntime_genai_runs_our_onnx(bundle, kv):
+    folder = bundle("onnx", kv=kv)
     prompts, answers, margins, _ = ours(folder)
     script = """
 import json, sys
