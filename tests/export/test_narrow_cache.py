@@ -140,16 +140,20 @@ def test_a_manifest_that_asks_for_an_unknown_cache_is_refused(tmp_path):
 
 
 @pytest.mark.runtime
-@pytest.mark.parametrize(("format_name", "quantization", "most"), [("gguf", "f16", 0.54), ("onnx", "fp32", 0.3)])
-def test_it_takes_half_the_memory_or_less_and_computes_the_model(tmp_path, format_name, quantization, most):
+@pytest.mark.parametrize(
+    ("maker", "format_name", "quantization", "most"),
+    [("llama_3_2", "gguf", "f16", 0.54), ("llama_3_2", "onnx", "fp32", 0.3), ("qwen3", "onnx", "fp32", 0.3)],
+    ids=["gguf", "onnx, one product", "onnx, a product for values"],
+)
+def test_it_takes_half_the_memory_or_less_and_computes_the_model(tmp_path, maker, format_name, quantization, most):
     from edge.export.reference import load_model
     from edge.export.source import open_source
 
-    checkpoint = parity.make("llama_3_2", tmp_path)
+    checkpoint = parity.make(maker, tmp_path)
     options = {"formats": [format_name], "quantization": quantization, "context_length": 64, "gate": False}
     [wide] = edge.export(checkpoint, tmp_path / "wide", **options)
     [narrow] = edge.export(checkpoint, tmp_path / "narrow", kv="8bit", **options)
-    assert narrow.folder.name == f"llama_3_2-kv8-{format_name}-{quantization}"
+    assert narrow.folder.name == f"{maker}-kv8-{format_name}-{quantization}"
     sizes = [bundles.read(done.folder).memory["kv_bytes_per_token"] for done in (wide, narrow)]
     assert sizes[1] <= most * sizes[0]
     model = load_model(open_source(checkpoint))
