@@ -96,14 +96,29 @@ def assert_it_talks_by_itself(device, folder):
     assert done.text.startswith(wanted[:-1])
 
 
+def assert_it_says_where_its_time_goes(device, capsys):
+    """By the instruments of each runtime, which are in the pack as they are here."""
+    capsys.readouterr()
+    few = ["--prompt-tokens", "8", "--new-tokens", "4"]
+    assert main(["profile", "--on", device.address, *few, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["emulated"]
+    told = found["recording"]
+    assert {step["phase"] for step in told["steps"]} == {"prefill", "decode"}
+    products = [e for e in told["events"] if re.search("(?i)mul_?mat|matmul|fully.connected", e["operator"])]
+    assert len(products) > len(told["steps"])
+    assert all(e["us"] > 0 for e in products)
+
+
 @pytest.mark.parametrize("format_name", ["gguf", "onnx", "tflite"])
-def test_a_phone_says_what_this_machine_says(phone, tiny, format_name):
+def test_a_phone_says_what_this_machine_says(phone, tiny, format_name, capsys):
     folder = tiny(format_name)
     done = install.flash(folder, phone)
     assert (done.changed, done.how) == (True, "the runtime pack for armv8.2")
     assert done.facts.emulated
     assert_it_says_the_same(phone, folder)
     assert_it_talks_by_itself(phone, folder)
+    assert_it_says_where_its_time_goes(phone, capsys)
     assert Store(phone).fsck() == ()
     # onnxruntime's telemetry keeps a database where it is not told to be silent.
     assert phone.run(["find", "/data", "/sdcard", "-name", "*onnxruntime.db*", "-o", "-name", "deviceid"]).out == b""
