@@ -70,7 +70,7 @@ class Known:
     """Of each way to look ahead, whether it gives what single tokens give, bit for bit, and what a call costs."""
 
     def __init__(self) -> None:
-        self.news = False  # whether a way was found to be the same, or another, since this was written down
+        self.news = False  # whether a way was tried since this was written down
         self._same: dict[str, int] = {}  # rows
         self._other: set[str] = set()
         self._costs: dict[str, deque[float]] = {}  # in single tokens
@@ -101,12 +101,11 @@ class Known:
 
     def note(self, way: Way, *, same: bool) -> None:
         """One row was the same as that of a single token, or another: that is never forgotten."""
-        known = self.refused(way), self.trusted(way)
+        self.news = True
         if same:
             self._same[way.kernels] = self._same.get(way.kernels, 0) + 1
         else:
             self._other.add(way.kernels)
-        self.news |= known != (self.refused(way), self.trusted(way))
 
     def cost(self, way: Way) -> float:
         """Of a call, in single tokens; guessed from other ways until this one was measured."""
