@@ -107,7 +107,7 @@ def _across(jobs: Sequence[Job], order: Order, expect: Expect, progress: Progres
     for job in jobs:
         try:
             subject.full(job.format)
-            subject.vision_bytes(job.format)
+            subject.unvaried_bytes(job.format)
         except EdgeError as err:
             progress.say(f"{job.format} is left out: {err.message}")
             continue
@@ -126,11 +126,13 @@ def _subject(jobs: Sequence[Job], order: Order, progress: Progress) -> Subject:
     def draft(name: str) -> Bundle:
         return _draft(by_format[name], order)
 
-    def vision_bytes(name: str) -> int:
+    def unvaried_bytes(name: str) -> int:
+        job = by_format[name]
+        scales = getattr(job.module, "narrow_weights_bytes", lambda checkpoint: 0)(order.text) if order.kv else 0
         if order.sight is None:
-            return 0
-        made = pipeline.vision(by_format[name], order, order.sight, progress)
-        return sum((made.folder / file).stat().st_size for file in made.files)
+            return int(scales)
+        made = pipeline.vision(job, order, order.sight, progress)
+        return int(scales) + sum((made.folder / file).stat().st_size for file in made.files)
 
     texts = order.texts
     return Subject(
@@ -141,7 +143,7 @@ def _subject(jobs: Sequence[Job], order: Order, progress: Progress) -> Subject:
         full=full,
         beside_bytes=lambda name: pack.beside_bytes(full(name), order.checkpoint),
         draft=draft,
-        vision_bytes=vision_bytes,
+        unvaried_bytes=unvaried_bytes,
         notes=(*((_SEES,) if order.sight is not None else ()), *((_NARROW,) if order.kv is not None else ())),
     )
 

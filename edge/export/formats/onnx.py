@@ -17,6 +17,7 @@ from edge.errors import EdgeError, UsageError, require
 from edge.export import cache, onnx_plans, preflight
 from edge.export.artifact import Artifact, Need, Planned, Quantization, link
 from edge.export.checkpoint import Checkpoint
+from edge.export.pack import head_width
 from edge.progress import Progress, Silent
 from edge.runtimes.cores import physical_cores
 
@@ -387,6 +388,14 @@ def narrow_element_bytes(checkpoint: Checkpoint, *, calibrated: bool) -> float:
             hint="leave out --no-calibration, or --kv",
         )
     return onnx_cache.most_element_bytes(int(checkpoint.text_config["num_hidden_layers"]))
+
+
+def narrow_weights_bytes(checkpoint: Checkpoint) -> int:
+    """What that cache adds to the file: steps of keys and values, and what values are held less."""
+    config = checkpoint.text_config
+    queries = int(config["num_attention_heads"])
+    kept = int(config.get("num_key_value_heads") or queries)
+    return int(config["num_hidden_layers"]) * 4 * head_width(config) * (2 * kept + (queries + 2 * kept) + queries)
 
 
 def inspect(path: Path) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class Subject:
     """What is planned for: a checkpoint, its calibration text, and what all its bundles have in common.
 
     `full(format)` gives the artifact in full precision, `beside_bytes` is what a bundle holds beside the model's files,
-    `draft` a manifest without files, and `vision_bytes` what its vision part takes, which is not varied.
+    `draft` a manifest without files, and `unvaried_bytes` what is beside its matrices: a vision part, a cache's scales.
     """
 
     checkpoint: Checkpoint
@@ -98,7 +98,7 @@ class Subject:
     full: Callable[[str], Artifact]
     beside_bytes: Callable[[str], int]
     draft: Callable[[str], Bundle]
-    vision_bytes: Callable[[str], int] = lambda name: 0
+    unvaried_bytes: Callable[[str], int] = lambda name: 0
     notes: tuple[str, ...] = ()
 
 
@@ -110,7 +110,7 @@ class Planner:
         self.sensitivity = sensitivities.measure(subject.checkpoint, subject.measured_on, progress)
         self.varieties = {name: _variety(subject, name, self.sensitivity, progress) for name in formats}
         self._common = {
-            name: (subject.draft(name), subject.beside_bytes(name), subject.vision_bytes(name)) for name in formats
+            name: (subject.draft(name), subject.beside_bytes(name), subject.unvaried_bytes(name)) for name in formats
         }
         self.candidates = [
             self._candidate(name, mix, variety) for name, variety in self.varieties.items() for mix in variety.mixes()
@@ -155,8 +155,8 @@ class Planner:
         return Planned(kind, variety.types(candidate.mix))
 
     def _candidate(self, format_name: str, mix: Mix, variety: Variety) -> Candidate:
-        draft, beside, seeing = self._common[format_name]
-        weights = variety.rest_bytes + mix.n_bytes + seeing
+        draft, beside, unvaried = self._common[format_name]
+        weights = variety.rest_bytes + mix.n_bytes + unvaried
         draft = replace(draft, quantization=mix.name, memory={**draft.memory, "weights_bytes": weights})
         read = Traffic(variety.read_bytes(mix), int(draft.memory["kv_bytes_per_token"]), {}, {})
         expected = self.expect(draft, read)
