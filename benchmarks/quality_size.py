@@ -169,10 +169,12 @@ def _recipe(short: str, whose: str, bits: int, granularity: str, algorithm: str 
         precision = {"compute_precision": "INTEGER", "explicit_dequantize": False}
         how = {"weight_tensor_config": weights, **precision, "skip_checks": False, "min_weight_elements": 0}
         rule = {"regex": ".*", "operation": "*", "algorithm_key": algorithm, "op_config": how}
-        path = done.folder / done.bundle.model_file
-        made = path.with_suffix(".made")
-        litert_run.quantize(path, made, [rule])
-        made.replace(path)
+        embedding = done.bundle.parts.get("embedding")  # of a model that sees, in a file of its own
+        for name in filter(None, (done.bundle.model_file, embedding)):
+            path = done.folder / name
+            made = path.with_suffix(".made")
+            litert_run.quantize(path, made, [rule], near=name != embedding)
+            made.replace(path)
         return done.folder
 
     about = f"dynamic_wi{bits}{'b32' if 'BLOCK' in granularity else 'c'}_afp32 by {algorithm}"

@@ -35,13 +35,10 @@ llama.cpp's quantizer is its own. ONNX and TFLite rivals have edge's graphs, wit
 ONNX, so that only the rounding differs. `smollm2-vision` was asked about text alone, which its words come from. All are
 small, of 135 million parameters, the mixture of 373: larger ones lose less everywhere.
 
-In TFLite a model that sees has its token embedding in a file of its own. The plain recipe was given the decoder alone
-and left those 113 MB in float32, so the plan of that size had room for 8 bits: its row there says nothing of 4 bits.
-
 The mixture's experts were trained on from that grid, and Q4_1 rounds away what they learned: small errors, but all in
 one direction. A plan that took them to be independent erred by 0.042 nats where 0.0017 were expected. [Such types are
-tried](../decisions/030-plans-for-a-budget.md) on the source since, and left alone. The plans of `smollm2` and of the
-mixture in GGUF were made so; those of `smollm2-act` and `smollm2-vision`, and the two without types, are from before.
+tried](../decisions/030-plans-for-a-budget.md) on the source since, and left alone. All plans in GGUF were made so, but
+the two without types of `smollm2` and of the mixture.
 
 AutoRound 0.16.1 tuned for the 50 iterations of its recipe "light", over the same calibration text (16 samples of 512
 tokens): its scales, zero points and steps were put into the plain bundle's graph, whose head it leaves alone. Not
