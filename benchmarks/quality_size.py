@@ -96,7 +96,6 @@ def ways(format_name: str) -> list[Way]:
         _own("tflite", "int4", "edge int4", "edge"),
         _own("tflite", "int4-mixed", "edge int4-mixed", "edge"),
         _recipe("wi4b32 OCTAV", "field", 4, "BLOCKWISE_32", "OCTAV"),
-        _recipe("wi4b32 MSE", "field", 4, "BLOCKWISE_32", "MSE"),
         _recipe("wi8", "field", 8, "CHANNELWISE"),
         _own("tflite", "int8", "edge int8", "edge"),
     ]
