@@ -37,6 +37,17 @@ def find(kind: str, name: str) -> Path | None:
     return folder if folder.is_dir() else None
 
 
+def keep(note: Path, text: str) -> None:
+    """Write a note that can be done without, whole or not at all: a home that cannot be written to keeps none."""
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        part = note.with_name(f"{note.name}.{os.getpid()}")
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, note)
+    except OSError:
+        pass
+
+
 def discard(kind: str, name: str) -> None:
     """Forget a finished folder: it is gone from its place at once, and then file by file; half of it is never found."""
     place = root() / kind / name

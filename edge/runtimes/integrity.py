@@ -8,7 +8,6 @@ size, times or inode changed since; what was found is noted in the user's own ca
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 from edge import cache
@@ -43,12 +42,5 @@ def _hash(path: Path) -> str:
         return note.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError):
         digest = sha256_of(path)
-    # A home that cannot be written to costs time at the next start, and nothing else.
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        part = note.with_name(f"{note.name}.{os.getpid()}")
-        part.write_text(digest, encoding="ascii")
-        os.replace(part, note)
-    except OSError:
-        pass
+    cache.keep(note, digest)
     return digest

@@ -179,8 +179,7 @@ class Lookup:
             if way and self.known.trusted(way):
                 return self._peek(token, found, way)
             if way and not tried:
-                row, self._watched = self._try(token, found, way)
-                tried = way, row
+                tried = way, self._try(token, found, way)
             self._watched = self._watched or found
         began = time.perf_counter()
         logits = self._session.feed((token,))
@@ -198,19 +197,21 @@ class Lookup:
 
     def _look(self) -> _Guess | None:
         """What followed where most of the last words stood before; the latest such place."""
-        ahead = max((way.size - 1 for way in self._session.ways if not self.known.refused(way)), default=0)
         words, n = self._words, len(self._words)
         found = place = 0
         known = (self._places.get(tuple(words[-shortest:]), [])[-_PLACES - 1 : -1] for shortest in _SHORTEST)
-        for at in reversed(next(filter(None, known), []) if ahead else []):
+        for at in reversed(next(filter(None, known), [])):
             same = 1
             while same < min(_LONGEST, at) and words[at - 1 - same] == words[n - 1 - same]:
                 same += 1
             if same > found:
                 found, place = same, at
+        if not found:
+            return None
+        ahead = max((way.size - 1 for way in self._session.ways if not self.known.refused(way)), default=0)
         left: list[int] = []
         # What repeats itself is guessed to go on: behind the last word stands the guess.
-        for i in range(min(ahead, _MOST) if found else 0):
+        for i in range(min(ahead, _MOST)):
             left.append(words[place + i] if place + i < n else left[place + i - n])
         return _Guess(found, left) if left else None
 
@@ -249,11 +250,13 @@ class Lookup:
         first: np.ndarray = rows[0]
         return first
 
-    def _try(self, token: int, guess: _Guess, way: Way) -> tuple[np.ndarray, _Guess]:
-        """Peek without taking: the row after this token, and the guess with the rows to compare."""
+    def _try(self, token: int, guess: _Guess, way: Way) -> np.ndarray:
+        """Peek without taking: the row after this token; the guess is watched, with the rows to compare."""
         rows = self._rows(token, guess, way).copy()
         guess.way, guess.rows = way, list(rows[1:])
-        return rows[0], guess
+        self._watched = guess
+        first: np.ndarray = rows[0]
+        return first
 
     def _see(self, guess: _Guess, token: int) -> bool:
         """Whether this was the last of a guess that could come true, which teaches what to expect of others."""

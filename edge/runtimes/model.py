@@ -100,6 +100,7 @@ class Model:
         *,
         threads: int | None = None,
         tokenizer: Tokenizer | None = None,
+        known: Known | None = None,
     ) -> None:
         self.folder = folder
         self._threads = threads
@@ -112,8 +113,7 @@ class Model:
         self.looks_up = True  # where its session can: guesses what comes next, which changes no answer
         self._lookup: Lookup | None = None
         if getattr(session, "ways", ()):
-            self._ahead = noted.path("ahead", bundle, threads=threads)
-            self._lookup = Lookup(cast(Peeking, session), known=Known.of(noted.read(self._ahead)))
+            self._lookup = Lookup(cast(Peeking, session), known=known or Known.of(noted.read(self._ahead())))
         self._held: list[int] = []  # what the session's cache holds, as far as we put it there
         self._answer = 0  # which answer may use the session
 
@@ -259,8 +259,12 @@ class Model:
                 )
                 self.sight.preprocess_ms = self.sight.encode_ms = 0.0
                 if lookup and lookup.known.news:
-                    noted.write(self._ahead, lookup.known.told())
+                    noted.write(self._ahead(), lookup.known.told())
                     lookup.known.news = False
+
+    def _ahead(self) -> Path:
+        """Where it is noted which ways to look ahead give what single tokens give."""
+        return noted.path("ahead", self.bundle, threads=self._threads)
 
     def _still(self, mine: int) -> None:
         """Raise `UsageError` when another answer has used the session since."""
@@ -281,10 +285,11 @@ class Model:
                 self.folder, self.bundle, threads=self._threads, context_length=self.context_length
             )
         )
-        made = Model(self.folder, self.bundle, session, threads=self._threads, tokenizer=self.tokenizer)
+        made = Model(
+            self.folder, self.bundle, session, threads=self._threads, tokenizer=self.tokenizer,
+            known=self._lookup.known if self._lookup else None,
+        )  # fmt: skip
         made.template, made.sight, made.looks_up = self.template, self.sight, self.looks_up
-        if made._lookup and self._lookup:
-            made._lookup.known = self._lookup.known
         return made
 
     def reusable(self, prompt: Sequence[int]) -> int:

@@ -38,13 +38,7 @@ def read(note: Path) -> dict[str, Any]:
 
 
 def write(note: Path, found: Mapping[str, Any]) -> None:
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        part = note.with_name(f"{note.name}.{os.getpid()}")
-        part.write_text(json.dumps(found))
-        os.replace(part, note)
-    except OSError:
-        pass
+    cache.keep(note, json.dumps(found))
 
 
 def allowed_cpus() -> list[int]:

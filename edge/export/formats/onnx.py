@@ -17,7 +17,7 @@ from edge.errors import EdgeError, UsageError, require
 from edge.export import cache, onnx_plans, preflight
 from edge.export.artifact import Artifact, Need, Planned, Quantization, link
 from edge.export.checkpoint import Checkpoint
-from edge.export.pack import head_width
+from edge.export.pack import head_width, kv_bytes_per_token
 from edge.progress import Progress, Silent
 from edge.runtimes.cores import physical_cores
 
@@ -393,9 +393,9 @@ def narrow_element_bytes(checkpoint: Checkpoint, *, calibrated: bool) -> float:
 def narrow_weights_bytes(checkpoint: Checkpoint) -> int:
     """What that cache adds to the file: steps of keys and values, and what values are held less."""
     config = checkpoint.text_config
-    queries = int(config["num_attention_heads"])
-    kept = int(config.get("num_key_value_heads") or queries)
-    return int(config["num_hidden_layers"]) * 4 * head_width(config) * (2 * kept + (queries + 2 * kept) + queries)
+    queries = int(config["num_hidden_layers"]) * int(config["num_attention_heads"]) * head_width(config)
+    # What is taken off stands in a row with room for queries and keys, and what is given back in one for all queries.
+    return 4 * (2 * kv_bytes_per_token(config, 1) + 2 * queries)
 
 
 def inspect(path: Path) -> dict[str, Any]:

@@ -99,10 +99,10 @@ class TfliteSession:
     def peek(self, tokens: Sequence[int]) -> np.ndarray:
         """Logits `(n, vocab)` after each of the tokens, none of which is held yet: see `edge.runtimes.lookup`."""
         self._check(tokens)
-        [way] = self.ways or (Way(0, ""),)
-        if len(tokens) > way.size:
-            raise UsageError(f"cannot look {len(tokens)} tokens ahead: {way.size} at most")
-        graph = next(g for g in self._ahead if g.key == way.kernels)
+        graph = self._peeking()
+        most = max((way.size for way in self.ways), default=0)
+        if graph is None or len(tokens) > most:
+            raise UsageError(f"cannot look {len(tokens)} tokens ahead: {most} at most")
         logits = self._run(graph.key, *self._inputs(self._given(tokens), graph))
         assert logits is not None
         self._peeked = len(tokens)
