@@ -68,16 +68,22 @@ def flashed(machine: Machine, folders: Sequence[Path], store_at: str, change: Ca
 def outcomes(
     base: Path, log: Path, steps: Sequence[Step], count: int, folder: Path, seed: int
 ) -> Iterator[tuple[int, list[str]]]:
-    """For `count` cuts after random writes while `steps` were taken: after which write, and what is wrong then."""
+    """For `count` cuts while `steps` were taken: after which write, and what is wrong then.
+
+    One comes as soon as a step was said to be done, for each, and the others after random writes.
+    """
     writes = powercut.read(log)
+    until = [following.begun for following in writes[1:]] + [log.stat().st_size]
     within = [i for i, w in enumerate(writes) if steps[0].begun < w.end <= steps[-1].acknowledged]
+    said = [max(i for i in within if writes[i].end <= step.acknowledged) for step in steps]
     chance = random.Random(seed)
-    for cut, image in powercut.disks(base, log, chance.choices(within, k=count), folder, chance):
-        yield cut, _wrong(image, writes[cut].end, steps)
+    cuts = [*said, *chance.choices(within, k=count - len(said))]
+    for cut, image in powercut.disks(base, log, cuts, folder, chance):
+        yield cut, _wrong(image, until[cut], steps)
 
 
 def _wrong(image: Path, at: int, steps: Sequence[Step]) -> list[str]:
-    """What a cut broke that left `image` when the log was `at` bytes long; nothing, as it should be."""
+    """What a cut broke that left `image`, at the latest when the log was `at` bytes long; nothing, as it should be."""
     done = [step for step in steps if step.acknowledged <= at]
     under_way = [step for step in steps if step.begun <= at < step.acknowledged]
     may_run = {bundles.read(step.folder).id for step in [*done[-1:], *under_way]}

@@ -27,13 +27,17 @@ _PIECE = 4096
 
 @dataclass(frozen=True)
 class Write:
-    """`size` bytes at `offset` of the disk, which lie at `at` in the log; a flush has none."""
+    """`size` bytes at `offset` of the disk, which lie at `at` in the log; a flush has none.
+
+    Its entry in the log is between `begun` and `end`.
+    """
 
     offset: int
     size: int
     at: int
     flush: bool
-    end: int  # of the entry in the log
+    begun: int
+    end: int
 
 
 def missing() -> str | None:
@@ -57,7 +61,7 @@ def read(log: Path) -> list[Write]:
             data = 0 if flags & _DISCARD else sectors * _SECTOR
             end = at + _SECTOR + data
             if not flags & _DISCARD:
-                found.append(Write(sector * _SECTOR, data, at + _SECTOR, bool(flags & (_FLUSH | _FUA)), end))
+                found.append(Write(sector * _SECTOR, data, at + _SECTOR, bool(flags & (_FLUSH | _FUA)), at, end))
             at = end
     return found
 
