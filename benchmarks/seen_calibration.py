@@ -18,7 +18,8 @@ from typing import Any
 from benchmarks import race
 from benchmarks.race import Claim
 from edge.export import calibrate, pipeline
-from edge.export.pipeline import Exported, Job, Order
+from edge.export.order import Job, Order
+from edge.export.pipeline import Exported
 from edge.progress import Progress
 from edge.runtimes.chat_template import ChatTemplate
 from edge.runtimes.tokenizer import Tokenizer

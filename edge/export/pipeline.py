@@ -8,37 +8,42 @@ that an export that was stopped goes on where it was, and a second one takes sec
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from edge import bundle
 from edge.bundle import Bundle
 from edge.errors import BudgetError, EdgeError, GateError, UsageError
-from edge.export import artifact as artifacts
-from edge.export import attention, cache, families, pack, preflight
-from edge.export.artifact import Artifact, Need, Planned, Quantization
+from edge.export import attention, pack, preflight, stages
+from edge.export.artifact import Artifact, Need
 from edge.export.checkpoint import Checkpoint
+from edge.export.order import (
+    SEEING,
+    SHORT,
+    Job,
+    Order,
+    able,
+    bundle_name,
+    check_asked,
+    checked_name,
+    fitting_context,
+    job_of,
+    packings_of,
+    refuse_calibration,
+    sight_of,
+    unique,
+)
 from edge.export.publish import publishing, refuse_existing
 from edge.export.source import open_source
-from edge.find import load, names
+from edge.export.texts import Texts, foreign_warning, texts_for
+from edge.find import load
 from edge.progress import Progress, Silent
 
 if TYPE_CHECKING:
-    from edge.export.calibrate import Calibration
     from edge.export.planner.run import Plan
     from edge.export.verify import Verdict
-    from edge.export.vision.conversation import Eyes
-    from edge.export.vision.split import Split
-
-DEFAULT_CONTEXT_LENGTH = 2048
-_FORMATS = "edge.export.formats"
-_PACKINGS = "edge.export.packings"
-_SEEING = "edge.export.vision.formats"
-_SHORT = {None: "", "8bit": "-kv8"}  # what a bundle's name says of its KV cache
 
 
 @dataclass(frozen=True)
@@ -49,57 +54,6 @@ class Exported:
     bundle: Bundle
     verdict: Verdict | None
     plan: Plan | None = None
-
-
-@dataclass(frozen=True)
-class Job:
-    """One format and quantization of one source; `planned` is that of no name, with what it was planned for."""
-
-    module: ModuleType
-    format: str
-    quantization: str
-    planned: Planned | None = None
-    budget: Mapping[str, Any] | None = None
-
-    @property
-    def kind(self) -> Quantization:
-        if self.planned is not None:
-            return self.planned.kind
-        return self.module.QUANTIZATIONS[self.quantization]  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True)
-class _Texts:
-    calibration: Calibration | None
-    held_out: Calibration
-
-
-@dataclass(frozen=True)
-class Sight:
-    """The vision part of a checkpoint that sees: what belongs to it, and how pictures become pixels."""
-
-    split: Split
-    rule: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Order:
-    """What all jobs of one export have in common. `text` is what text models are made from: all of it, or a part."""
-
-    checkpoint: Checkpoint
-    text: Checkpoint
-    sight: Sight | None
-    output: Path
-    name: str
-    context_length: int
-    texts: _Texts
-    gate: bool
-    or_better: bool
-    replace_existing: bool
-    also: tuple[ModuleType, ...]
-    made: dict[str, Any]
-    exporter: str | None
-    kv: str | None
 
 
 # What makes the bundles once everything is prepared for them.
@@ -156,9 +110,9 @@ def export(
     """
     progress = progress or Silent()
     output = Path(output).expanduser()
-    jobs = [_job(format_name, quantization) for format_name in _unique(formats)]
-    packings = _packings(also, jobs)
-    jobs = _able(jobs, lambda job: _check_asked(job, exporter, kv), leave_out, progress)
+    jobs = [job_of(format_name, quantization) for format_name in unique(formats)]
+    packings = packings_of(also, jobs)
+    jobs = able(jobs, lambda job: check_asked(job, exporter, kv), leave_out, progress)
     recipe = _recipe(distill, keep_experts)
     progress.start(f"opening {source}")
     checkpoint = open_source(source, progress=progress)
@@ -168,29 +122,29 @@ def export(
 
         student = make_student(checkpoint, recipe, progress)
         checkpoint, made = student.student, {"distilled": student.record}
-    jobs = [_job(job.format, quantization, checkpoint.family) for job in jobs]
-    name = _name(name or checkpoint.name + (f"-{keep_experts}-experts" if keep_experts else "") + _SHORT[kv])
-    sight = _sight(checkpoint)
+    jobs = [job_of(job.format, quantization, checkpoint.family) for job in jobs]
+    name = checked_name(name or checkpoint.name + (f"-{keep_experts}-experts" if keep_experts else "") + SHORT[kv])
+    sight = sight_of(checkpoint)
     text = sight.split.text if sight else checkpoint
 
     def fits(job: Job) -> None:
         if sight:
-            load(_SEEING, job.format).check(checkpoint, sight.split, sight.rule)
+            load(SEEING, job.format).check(checkpoint, sight.split, sight.rule)
         if kv is not None:
             job.module.narrow_element_bytes(text, calibrated=calibrate)
         if calibrate:
-            _refuse_calibration(checkpoint, job)
+            refuse_calibration(checkpoint, job)
 
-    jobs = _able(jobs, fits, leave_out, progress)
-    length = _context_length(text, context_length)
+    jobs = able(jobs, fits, leave_out, progress)
+    length = fitting_context(text, context_length)
     attention.check_frequencies(text, length)
     if not replace_existing and make is None:
         for job in jobs:
             refuse_existing(output / bundle_name(name, job))
     preflight.check(_need(checkpoint, jobs, gate, calibrate), output, time_limit_s=time_limit_s)
     looks = calibration is not None or make is not None or any(job.kind.calibrated for job in jobs)
-    texts = _texts(checkpoint, calibration, held_out, calibrate, sight if looks else None)
-    if calibration is not None and texts.calibration is not None and (words := _foreign(text, texts, progress)):
+    texts = texts_for(checkpoint, calibration, held_out, calibrate, sight if looks else None)
+    if calibration is not None and texts.calibration is not None and (words := foreign_warning(text, texts, progress)):
         made["warning"] = words
     if keep_experts is not None:
         checkpoint, fewer = _with_fewer_experts(checkpoint, keep_experts, texts, progress)
@@ -242,7 +196,7 @@ def estimate(
 ) -> Need:
     """What `export` would take when nothing is in the cache. Raises as `export` does for what makes no sense."""
     checkpoint = open_source(source)
-    jobs = [_job(format_name, quantization, checkpoint.family) for format_name in _unique(formats)]
+    jobs = [job_of(format_name, quantization, checkpoint.family) for format_name in unique(formats)]
     return _need(checkpoint, jobs, gate, calibrate)
 
 
@@ -270,7 +224,7 @@ def _need(checkpoint: Checkpoint, jobs: Sequence[Job], gate: bool, calibrate: bo
 
         text, vision = n_parameters(checkpoint)
         needs.append(Need(ram_bytes=0, disk_bytes=4 * text, time_s=text / 2e8))  # the text part, copied into the cache
-        needs += [load(_SEEING, job.format).estimate(text, vision) for job in jobs]
+        needs += [load(SEEING, job.format).estimate(text, vision) for job in jobs]
     return preflight.total(needs)
 
 
@@ -316,7 +270,7 @@ def attempt(
     `refuse` is asked before the gate, which takes its time, and after it. `look` sees the files, which may go again.
     """
     progress.say(f"{job.format} {job.quantization}")
-    artifact = _convert(job, order, progress)
+    artifact = stages.quantized(job, order, progress)
     for warning in artifact.warnings:
         progress.say(f"note: {warning}")
     target = order.output / bundle_name(order.name, job)
@@ -334,7 +288,7 @@ def attempt(
         look(folder, draft)
         if wrong := tuple(refuse(draft, None)):
             return Attempt(draft, None, wrong, None)
-        verdict = _verify(folder, draft, artifact, order, progress) if order.gate else None
+        verdict = stages.judged(folder, draft, artifact, order, progress) if order.gate else None
         if verdict is not None and order.made:
             verdict = replace(verdict, record={**verdict.record, **order.made})
         if wrong := tuple(refuse(draft, verdict)):
@@ -346,127 +300,14 @@ def attempt(
     return Attempt(proven, verdict, (), Exported(target, proven, verdict))
 
 
-def full(job: Job, order: Order, progress: Progress) -> Artifact:
-    """The artifact in full precision, from the cache or made now."""
-    asked = {} if order.exporter is None else {"exporter": order.exporter}
-    return _stage(
-        f"{job.format}-full",
-        cache.key(**_common(job, order)),
-        lambda folder: job.module.convert(
-            order.text, folder, context_length=order.context_length, progress=progress, **asked
-        ),
-    )
-
-
-def _common(job: Job, order: Order) -> dict[str, Any]:
-    """What all stages of a format depend on."""
-    asked = {} if order.exporter is None else {"exporter": order.exporter}
-    return {
-        "checkpoint": order.text.id,
-        "format": job.format,
-        "code": cache.code_of(job.module.__name__),
-        "libraries": cache.libraries(),
-        "context_length": order.context_length,
-    } | asked
-
-
-def _convert(job: Job, order: Order, progress: Progress) -> Artifact:
-    """The quantized artifact, from the cache or made now; with its vision part, if the model sees."""
-    checkpoint, calibration = order.text, order.texts.calibration
-    used = calibration if job.kind.calibrated else None
-    planned = {} if job.planned is None else {"planned": job.planned}
-
-    def whole() -> Artifact:
-        return full(job, order, progress)
-
-    key = cache.key(
-        **_common(job, order), quantization=job.quantization, calibration=used.sha256 if used else None,
-        **{name: plan.record() for name, plan in planned.items()},
-    )  # fmt: skip
-    made = _stage(
-        f"{job.format}-quantized",
-        key,
-        lambda folder: job.module.quantize(
-            whole(), checkpoint, job.quantization, folder, calibration=used, progress=progress, **planned
-        ),
-    )
-    if used is not None:
-        made = replace(made, plan={**made.plan, "calibrated_with": used.record()})
-    if order.kv is not None:
-        key = cache.key(
-            text=key, kv=order.kv, calibration=calibration.sha256 if calibration else None,
-            code=cache.code_of(f"edge.runtimes.engines.{job.format}"),
-        )  # fmt: skip
-        wide = made
-        made = _stage(
-            f"{job.format}-narrow",
-            key,
-            lambda folder: job.module.narrow_cache(
-                wide, whole, checkpoint, folder, calibration=calibration, progress=progress
-            ),
-        )
-    if job.budget is not None:
-        made = replace(made, plan={**made.plan, "budget": dict(job.budget)})
-    return _join(job, order, order.sight, made, key, progress) if order.sight else made
-
-
-def _join(job: Job, order: Order, sight: Sight, text: Artifact, text_key: str, progress: Progress) -> Artifact:
-    """The text part and the vision part as one."""
-    module = load(_SEEING, job.format)
-    return _stage(
-        f"{job.format}-joined",
-        cache.key(**_of_vision(job, order, sight), text=text_key),
-        lambda folder: module.join(
-            text, vision(job, order, sight, progress), order.checkpoint, sight.split, sight.rule, folder
-        ),
-    )
-
-
-def vision(job: Job, order: Order, sight: Sight, progress: Progress) -> Artifact:
-    """The vision part, from the cache or made now: in 32 bits, or in 16 when the text part has fewer."""
-    common = _of_vision(job, order, sight)
-    return _stage(
-        f"{job.format}-vision",
-        cache.key(**common, libraries=cache.libraries()),
-        lambda folder: load(_SEEING, job.format).convert(
-            order.checkpoint, sight.split, sight.rule, folder, half=common["half"], progress=progress
-        ),
-    )
-
-
-def _of_vision(job: Job, order: Order, sight: Sight) -> dict[str, Any]:
-    """What the vision part depends on."""
-    code = cache.code_of(f"{_SEEING}.{job.format}")
-    return {"checkpoint": order.checkpoint.id, "rule": sight.rule, "code": code, "half": job.kind.bits < 32}
-
-
-def _sight(checkpoint: Checkpoint) -> Sight | None:
-    """What makes a checkpoint of a family that sees more than text; its files are checked against each other here."""
-    split = getattr(families.of(checkpoint.config, checkpoint.name), "split", None)
-    if split is None:
-        return None
-    from edge.export.vision.rule import rule
-
-    return Sight(split(checkpoint), rule(checkpoint))
-
-
-def _stage(kind: str, key: str, make: Callable[[Path], Artifact]) -> Artifact:
-    """What `make` wrote, from the cache when it is there and whole."""
-    found = cache.find(kind, key)
-    if found and (artifact := artifacts.restore(found)):
-        return artifact
-    cache.discard(kind, key)
-    with cache.building(kind, key) as folder:
-        artifacts.save(make(folder))
-    found = cache.find(kind, key)
-    artifact = artifacts.restore(found) if found else None
-    if artifact is None:
-        raise EdgeError(f"the finished stage {kind}/{key} vanished from the cache", hint="run the export again")
-    return artifact
+def _element_bytes(job: Job, artifact: Artifact) -> float:
+    """Of an element of the KV cache."""
+    narrow = artifact.plan.get("kv_cache")
+    return float(narrow["element_bytes"]) if narrow else job.module.kv_element_bytes(artifact.quantization)
 
 
 def _with_fewer_experts(
-    checkpoint: Checkpoint, keep: int, texts: _Texts, progress: Progress
+    checkpoint: Checkpoint, keep: int, texts: Texts, progress: Progress
 ) -> tuple[Checkpoint, dict[str, Any]]:
     from edge.export import keep_experts
 
@@ -481,196 +322,8 @@ def _with_fewer_experts(
     return made, record
 
 
-def _texts(
-    checkpoint: Checkpoint, calibration: Path | None, held_out: Path | None, calibrate: bool, sight: Sight | None
-) -> _Texts:
-    """What to calibrate with, pictures too if there is `sight`, and what to judge by; the two never overlap."""
-    from edge.export import calibrate as texts
-    from edge.runtimes.chat_template import ChatTemplate
-    from edge.runtimes.tokenizer import Tokenizer
-
-    tokenizer, template = Tokenizer.load(checkpoint.folder), ChatTemplate.load(checkpoint.folder)
-    eyes = _eyes(checkpoint, sight) if calibrate else None
-    own = texts.from_file(calibration, tokenizer, eyes=eyes) if calibration else None
-    chosen = (own or texts.default_calibration(tokenizer, template, eyes)) if calibrate else None
-    judged = texts.from_file(held_out, tokenizer) if held_out else texts.held_out(tokenizer, template)
-    if chosen is not None and (calibration or held_out):
-        # Those that ship are disjoint, which tests hold; templates that explain tools at length would look shared.
-        texts.check_disjoint(chosen, judged)
-    if own is not None and eyes is not None:
-        chosen = texts.completed(own, texts.default_calibration(tokenizer, template, eyes))
-    return _Texts(chosen, judged)
-
-
-def _eyes(checkpoint: Checkpoint, sight: Sight | None) -> Eyes | None:
-    if sight is None:
-        return None
-    from edge.export.vision.conversation import Eyes
-
-    return Eyes(checkpoint, sight.rule)
-
-
-def _foreign(checkpoint: Checkpoint, texts: _Texts, progress: Progress) -> str:
-    """A warning when the model hardly understands the text that it is calibrated with; empty if it does.
-
-    A source that does not fit in memory is not asked.
-    """
-    if texts.calibration is None or not preflight.holds_source(checkpoint):
-        return ""
-    from edge.export import calibrate, foreign
-    from edge.runtimes.chat_template import ChatTemplate
-    from edge.runtimes.tokenizer import Tokenizer
-
-    progress.start("reading the text for calibration")
-    usual = calibrate.held_out(Tokenizer.load(checkpoint.folder), ChatTemplate.load(checkpoint.folder))
-    found, chat = (foreign.cost(checkpoint, one, progress) for one in (texts.calibration, usual))
-    if words := foreign.warning(checkpoint, texts.calibration, found, chat):
-        words += "; what matters to text that it never sees well is not what matters to its own"
-        progress.say(f"note: {words}")
-    return words
-
-
-def _verify(folder: Path, draft: Bundle, artifact: Artifact, order: Order, progress: Progress) -> Verdict:
-    """The gate's verdict; the one on the very same bytes, code and text is remembered."""
-    from edge.export import verify as gate
-
-    key = cache.key(
-        bundle=bundle.to_json(draft),
-        checkpoint=order.checkpoint.id,
-        held_out=order.texts.held_out.sha256,
-        code=cache.code_of(gate.__name__),
-        format=cache.code_of(f"{_FORMATS}.{artifact.format}"),
-        engine=cache.code_of(f"edge.runtimes.engines.{artifact.format}"),
-        encoder=cache.code_of(f"edge.runtimes.encoders.{artifact.format}") if order.sight else None,
-        libraries=cache.libraries(),
-    )
-    found = cache.find("verdicts", key)
-    if found is not None:
-        progress.say("judged before: the same bytes, the same text")
-        return gate.from_json((found / "verdict.json").read_text())
-    verdict = gate.verify(order.checkpoint, folder, draft, artifact, held_out=order.texts.held_out, progress=progress)
-    with cache.building("verdicts", key) as work:
-        (work / "verdict.json").write_text(gate.to_json(verdict))
-    return verdict
-
-
 def _proven(draft: Bundle, verdict: Verdict) -> Bundle:
     return replace(draft, proven=True, quality=verdict.record, selftest=verdict.selftest)
-
-
-def _job(format_name: str, quantization: str, family: str | None = None) -> Job:
-    module = load(_FORMATS, format_name)
-    known_as = artifacts.portable(module, family)
-    own = known_as.get(quantization, quantization)
-    if own not in module.QUANTIZATIONS:
-        known = ", ".join([*known_as, *module.QUANTIZATIONS])
-        raise UsageError(f"{format_name} has no quantization {quantization!r}", hint=f"there are: {known}")
-    return Job(module, format_name, own)
-
-
-def _able(jobs: Sequence[Job], check: Callable[[Job], None], leave_out: bool, progress: Progress) -> list[Job]:
-    """The jobs that `check` has nothing against; with `leave_out` fewer, else all of them or its `UsageError`."""
-    found, refused = [], []
-    for job in jobs:
-        try:
-            check(job)
-        except UsageError as err:
-            refused.append(err)
-            if not leave_out:
-                raise
-            progress.say(f"{job.format} is left out: {err.message}")
-        else:
-            found.append(job)
-    if not found:
-        raise refused[-1]
-    return found
-
-
-def _check_asked(job: Job, exporter: str | None, kv: str | None) -> None:
-    known = getattr(job.module, "EXPORTERS", ())
-    if exporter is not None and exporter not in known:
-        raise UsageError(
-            f"{job.format} has no exporter {exporter!r}",
-            hint=f"there are: {', '.join(known)}" if known else f"leave out --exporter: {job.format} has one only",
-        )
-    if kv not in _SHORT:
-        raise UsageError(f"there is no KV cache of {kv!r}", hint="there is: 8bit")
-    if kv is not None and not hasattr(job.module, "narrow_cache"):
-        raise UsageError(
-            f"{job.format} has no KV cache of 8 bits: its runtime reads keys and values in float32",
-            hint="leave out --kv, or choose another format",
-        )
-
-
-def _element_bytes(job: Job, artifact: Artifact) -> float:
-    """Of an element of the KV cache."""
-    narrow = artifact.plan.get("kv_cache")
-    return float(narrow["element_bytes"]) if narrow else job.module.kv_element_bytes(artifact.quantization)
-
-
-def _refuse_calibration(checkpoint: Checkpoint, job: Job) -> None:
-    """Raise `UsageError` for a calibration that goes over a matrix again and again, of a source read from disk."""
-    carried = getattr(job.module, "carries_errors", lambda quantization: False)(job.quantization)
-    if carried and not preflight.holds_source(checkpoint):
-        raise UsageError(
-            f"{job.format} {job.quantization} carries rounding errors over, for which the source must be in memory: "
-            f"{4 * checkpoint.n_parameters / 1e9:.0f} GB in float32 are more than half of what is available",
-            hint="leave the calibration out (--no-calibration), which rounds to nearest; or choose gguf, which "
-            "calibrates layer by layer",
-        )
-
-
-def _unique(formats: Iterable[str]) -> tuple[str, ...]:
-    chosen = tuple(dict.fromkeys(formats))
-    if not chosen:
-        raise UsageError("no format was asked for", hint=f"there are: {', '.join(names(_FORMATS))}")
-    return chosen
-
-
-def _packings(also: Sequence[str], jobs: Sequence[Job]) -> tuple[ModuleType, ...]:
-    found = tuple(load(_PACKINGS, name) for name in dict.fromkeys(also))
-    for name, module in zip(dict.fromkeys(also), found, strict=True):
-        if module.FORMAT not in {job.format for job in jobs}:
-            raise UsageError(
-                f"{name} is made from {module.FORMAT}, which was not asked for", hint=f"add --format {module.FORMAT}"
-            )
-    return found
-
-
-def _name(name: str) -> str:
-    """A name that is one folder name everywhere."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", name):
-        raise UsageError(
-            f"{name!r} cannot be the name of a bundle",
-            hint="give one with --name: letters, digits, dots, dashes, at most 100 of them",
-        )
-    return name
-
-
-def measured_on(order: Order) -> Calibration:
-    """The text that sensitivities are measured on: that of calibration, also where nothing is calibrated with it."""
-    if order.texts.calibration is not None:
-        return order.texts.calibration
-    from edge.export import calibrate
-    from edge.runtimes.chat_template import ChatTemplate
-    from edge.runtimes.tokenizer import Tokenizer
-
-    folder = order.text.folder
-    eyes = _eyes(order.checkpoint, order.sight)
-    return calibrate.default_calibration(Tokenizer.load(folder), ChatTemplate.load(folder), eyes)
-
-
-def bundle_name(name: str, job: Job) -> str:
-    return f"{name}-{job.format}-{job.quantization}"
-
-
-def _context_length(checkpoint: Checkpoint, asked: int | None) -> int:
-    most = pack.model_context_length(checkpoint)
-    if asked is None:
-        return min(most, DEFAULT_CONTEXT_LENGTH)
-    if not 0 < asked <= most:
-        raise UsageError(f"a context of {asked} tokens was asked for; {checkpoint.name} was made for 1 to {most}")
-    return asked
 
 
 def _failure(job: Job, verdict: Verdict) -> str:

@@ -16,13 +16,15 @@ from typing import Any
 from edge import bundle
 from edge.bundle import Bundle
 from edge.errors import EdgeError
-from edge.export import families, pack, pipeline
+from edge.export import families, pack, pipeline, stages
 from edge.export.artifact import Artifact, Planned
-from edge.export.pipeline import Exported, Job, Maker, Order
+from edge.export.order import Job, Order, bundle_name
+from edge.export.pipeline import Exported, Maker
 from edge.export.planner.budget import Budget
 from edge.export.planner.front import Candidate
 from edge.export.planner.run import Built, Expect, Impossible, Plan, Planner, Subject, fulfil, unheld
 from edge.export.publish import refuse_existing
+from edge.export.texts import measured_on
 from edge.export.verify import Verdict
 from edge.progress import Progress
 
@@ -72,7 +74,7 @@ def _one(
         name = planned.kind.name if planned else candidate.mix.name
         job = replace(by_format[candidate.format], quantization=name, planned=planned, budget=record)
         if not order.replace_existing:
-            refuse_existing(order.output / pipeline.bundle_name(order.name, job))
+            refuse_existing(order.output / bundle_name(order.name, job))
 
         def refuse(draft: Bundle, verdict: Verdict | None) -> list[str]:
             return unheld(budget, draft.size_bytes, _measured(verdict)[1])
@@ -121,7 +123,7 @@ def _subject(jobs: Sequence[Job], order: Order, progress: Progress) -> Subject:
     by_format = {job.format: job for job in jobs}
 
     def full(name: str) -> Artifact:
-        return pipeline.full(by_format[name], order, progress)
+        return stages.full(by_format[name], order, progress)
 
     def draft(name: str) -> Bundle:
         return _draft(by_format[name], order)
@@ -131,14 +133,14 @@ def _subject(jobs: Sequence[Job], order: Order, progress: Progress) -> Subject:
         scales = getattr(job.module, "narrow_weights_bytes", lambda checkpoint: 0)(order.text) if order.kv else 0
         if order.sight is None:
             return int(scales)
-        made = pipeline.vision(job, order, order.sight, progress)
+        made = stages.vision(job, order, order.sight, progress)
         return int(scales) + sum((made.folder / file).stat().st_size for file in made.files)
 
     texts = order.texts
     return Subject(
         checkpoint=order.text,
         calibration=texts.calibration,
-        measured_on=pipeline.measured_on(order),
+        measured_on=measured_on(order),
         context_length=order.context_length,
         full=full,
         beside_bytes=lambda name: pack.beside_bytes(full(name), order.checkpoint),

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from edge.errors import GateError
-from edge.export import pack, pipeline
+from edge.export import pack, pipeline, stages
 from edge.readers.gguf import read_header
 
 pytestmark = pytest.mark.runtime
@@ -77,12 +77,12 @@ def test_a_wrong_rope_base(refused):
 
 
 def test_a_quantized_file_in_which_nothing_is_quantized(refused, monkeypatch):
-    convert = pipeline._convert
+    convert = stages.quantized
 
     def renamed(job, order, progress):
         return replace(convert(replace(job, quantization="f32"), order, progress), quantization=job.quantization)
 
-    monkeypatch.setattr(pipeline, "_convert", renamed)
+    monkeypatch.setattr(stages, "quantized", renamed)
     assert "nothing was quantized: 32.0 bits per weight, q8_0 should have 8" in refused(None)
 
 

@@ -12,11 +12,12 @@ import pytest
 
 from edge import bundle
 from edge.errors import GateError, UsageError
-from edge.export import pack, pipeline
+from edge.export import order, pack, pipeline, stages
 from edge.export import verify as gate
 from edge.export.artifact import Artifact, Entry, Need, Quantization
 from edge.export.calibrate import Calibration
 from edge.export.checkpoint import Checkpoint, TensorInfo
+from edge.export.texts import Texts
 
 CONFIG = {
     "model_type": "llama",
@@ -63,8 +64,8 @@ class CopyFormat:
 
 def test_a_family_may_have_its_own_quantization_for_a_portable_name():
     for family, own in (("moe", "int8-weights"), ("slm", "int8"), (None, "int8")):
-        assert pipeline._job("tflite", "8bit", family).quantization == own
-    assert pipeline._job("tflite", "int8", "moe").quantization == "int8"
+        assert order.job_of("tflite", "8bit", family).quantization == own
+    assert order.job_of("tflite", "int8", "moe").quantization == "int8"
 
 
 @pytest.fixture
@@ -93,8 +94,8 @@ def world(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(pipeline, "open_source", lambda source, progress=None: checkpoint)
     packing = SimpleNamespace(FORMAT="tflite")
-    monkeypatch.setattr(pipeline, "load", lambda package, name: packing if package.endswith("packings") else made)
-    monkeypatch.setattr(pipeline, "_texts", lambda *_: pipeline._Texts(windows, windows))
+    monkeypatch.setattr(order, "load", lambda package, name: packing if package.endswith("packings") else made)
+    monkeypatch.setattr(pipeline, "texts_for", lambda *_: Texts(windows, windows))
     monkeypatch.setattr(pack, "stop_ids", lambda folder: (2,))
     monkeypatch.setattr(gate, "verify", verify)
     return SimpleNamespace(format=made, checkpoint=checkpoint, passing=passing, out=tmp_path / "out")
@@ -123,7 +124,7 @@ def test_the_manifest_says_what_was_calibrated_with(world, monkeypatch):
     }  # fmt: skip
     [eight] = pipeline.export("tiny", world.out, quantization="8bit")
     assert "calibrated_with" not in eight.bundle.plan
-    monkeypatch.setattr(pipeline, "_texts", lambda *_: pipeline._Texts(None, Calibration((), "", "")))
+    monkeypatch.setattr(pipeline, "texts_for", lambda *_: Texts(None, Calibration((), "", "")))
     [without] = pipeline.export("tiny", world.out, quantization="4bit", calibrate=False, replace_existing=True)
     assert "calibrated_with" not in without.bundle.plan
 
@@ -180,7 +181,7 @@ def test_without_gate_the_bundle_says_so(world):
 
 
 def test_what_is_strange_about_a_text_stands_in_the_manifest(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "_foreign", lambda *_: "tiny hardly understands it")
+    monkeypatch.setattr(pipeline, "foreign_warning", lambda *_: "tiny hardly understands it")
     [done] = pipeline.export("tiny", world.out, quantization="8bit", calibration=tmp_path / "text.txt")
     assert bundle.read(done.folder).quality["warning"] == "tiny hardly understands it"
 
@@ -233,12 +234,12 @@ def test_other_programs_files_are_listed_and_judged_with_the_bundle(world, monke
         (folder / "model.other").write_bytes(b"packed")
 
     packing = SimpleNamespace(FORMAT="gguf", write=write)
-    monkeypatch.setattr(pipeline, "load", lambda package, name: packing if "packings" in package else world.format)
+    monkeypatch.setattr(order, "load", lambda package, name: packing if "packings" in package else world.format)
     [done] = pipeline.export("tiny", world.out, quantization="8bit", also=("other",))
     assert "model.other" in {f.path for f in bundle.check(done.folder).files}
 
 
 def test_a_stage_that_vanishes_is_said(world, monkeypatch):
-    monkeypatch.setattr(pipeline.artifacts, "restore", lambda folder: None)
+    monkeypatch.setattr(stages.artifacts, "restore", lambda folder: None)
     with pytest.raises(pipeline.EdgeError, match="vanished from the cache"):
         pipeline.export("tiny", world.out, quantization="8bit")

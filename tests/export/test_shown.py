@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from edge.errors import InputError, UsageError
-from edge.export import calibrate, pipeline, shown
+from edge.export import calibrate, order, shown
 from edge.export.calibrate import Calibration
 from edge.export.corpus.pictures import draw, picture
 from edge.export.planner import sensitivity
 from edge.export.source import open_source
+from edge.export.texts import texts_for
 from edge.export.vision import conversation
 from edge.export.vision.conversation import Conversation, Eyes
 from edge.export.vision.tower import features
@@ -32,7 +33,7 @@ class Opened:
 
     def __init__(self, folder):
         self.checkpoint = open_source(folder)
-        self.sight = pipeline._sight(self.checkpoint)
+        self.sight = order.sight_of(self.checkpoint)
         self.text = self.sight.split.text
         self.eyes = Eyes(self.checkpoint, self.sight.rule)
         self.tokenizer, self.template = Tokenizer.load(folder), ChatTemplate.load(folder)
@@ -187,18 +188,18 @@ def test_own_conversations_name_pictures_beside_them(llava, tmp_path):
 def test_what_own_conversations_lack_comes_from_what_ships(llava, shipped, tmp_path):
     (tmp_path / "a.png").write_bytes(png())
     path = written(tmp_path, *[{"messages": asking({"type": "image", "path": "a.png"})}] * 2)
-    found = pipeline._texts(llava.checkpoint, path, None, True, llava.sight).calibration
+    found = texts_for(llava.checkpoint, path, None, True, llava.sight).calibration
     assert found.windows == shipped.windows
     assert found.source == "own.jsonl and edge's text"
     assert len(found.shown) == 2
     assert found.seer == llava.checkpoint
     path = written(tmp_path, {"text": "Words of my own. " * 200})
-    found = pipeline._texts(llava.checkpoint, path, None, True, llava.sight).calibration
+    found = texts_for(llava.checkpoint, path, None, True, llava.sight).calibration
     assert found.shown == shipped.shown
     assert found.source == "own.jsonl and edge's pictures"
     assert found.windows != shipped.windows
-    assert pipeline._texts(llava.checkpoint, path, None, True, None).calibration.shown == ()
-    assert pipeline._texts(llava.checkpoint, None, None, False, llava.sight).calibration is None
+    assert texts_for(llava.checkpoint, path, None, True, None).calibration.shown == ()
+    assert texts_for(llava.checkpoint, None, None, False, llava.sight).calibration is None
 
 
 def test_another_picture_makes_another_file(tmp_path, monkeypatch):

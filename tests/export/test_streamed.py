@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge.errors import EdgeError, UsageError
-from edge.export import calibrate, pipeline, preflight, reference, verify
+from edge.export import calibrate, order, preflight, reference, verify
 from edge.export.source import open_source
 from edge.progress import Silent
 from tests import parity
@@ -92,12 +92,12 @@ def test_calibration_measures_what_it_measures_in_memory(checkpoint, crowded, mo
 
 @pytest.mark.parametrize(("quantization", "refused"), [("int4", True), ("int4-mixed", True), ("int4-hqq-32", False)])
 def test_rounding_that_carries_errors_over_wants_the_source_in_memory(monkeypatch, quantization, refused):
-    job = pipeline._job("onnx", quantization)
+    job = order.job_of("onnx", quantization)
     monkeypatch.setattr(preflight, "available_ram_bytes", lambda *_: 24 << 30)
-    pipeline._refuse_calibration(dense(10**9), job)
+    order.refuse_calibration(dense(10**9), job)
     with (
         pytest.raises(UsageError, match="must be in memory: 28 GB in float32 are more than half of what is available")
         if refused
         else nullcontext()
     ):
-        pipeline._refuse_calibration(dense(7 * 10**9), job)
+        order.refuse_calibration(dense(7 * 10**9), job)

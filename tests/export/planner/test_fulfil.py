@@ -14,7 +14,7 @@ from edge.commands import _budget
 from edge.devices import profiles
 from edge.devices.predict import expected
 from edge.errors import BudgetError, EdgeError, UsageError
-from edge.export import pipeline
+from edge.export import order
 from edge.export import within as within_module
 from edge.export.planner import run, say, sensitivity
 from edge.export.planner.budget import Budget
@@ -234,23 +234,23 @@ def test_a_source_that_cannot_be_held_is_planned_for_in_the_memory_of_a_layer(mo
 
 
 def test_formats_that_cannot_do_what_was_asked_are_left_out_or_refused():
-    jobs = [pipeline._job(name, "8bit") for name in ("gguf", "tflite")]
+    jobs = [order.job_of(name, "8bit") for name in ("gguf", "tflite")]
 
     def check(job):
-        pipeline._check_asked(job, None, "8bit")
+        order.check_asked(job, None, "8bit")
 
-    assert pipeline._able(jobs, check, True, Silent()) == jobs[:1]
+    assert order.able(jobs, check, True, Silent()) == jobs[:1]
     for some, leave_out in ((jobs, False), (jobs[1:], True)):
         with pytest.raises(UsageError, match="tflite has no KV cache of 8 bits"):
-            pipeline._able(some, check, leave_out, Silent())
+            order.able(some, check, leave_out, Silent())
 
 
 def test_formats_that_cannot_be_made_are_left_out(monkeypatch):
     def fails(job, order, progress):
         raise EdgeError(f"no {job.format} here")
 
-    monkeypatch.setattr(within_module.pipeline, "full", fails)
-    monkeypatch.setattr(within_module.pipeline, "measured_on", lambda order: None)
+    monkeypatch.setattr(within_module.stages, "full", fails)
+    monkeypatch.setattr(within_module, "measured_on", lambda order: None)
     order = SimpleNamespace(
         sight=None, kv=None, text=None, context_length=1, texts=SimpleNamespace(calibration=None),
         checkpoint=SimpleNamespace(name="tiny"),
