@@ -63,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", type=int, metavar="N", help="default: what is fastest here, tried once")
     group.add_argument("--no-check", action="store_true", help="do not compare the files with the manifest")
     group.add_argument("--no-lookup", action="store_true", help="guess nothing ahead; answers are the same either way")
+    group.add_argument("--draft", metavar="BUNDLE", type=Path, help="a smaller model that guesses ahead, where it pays")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -75,6 +76,11 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--json answers once", hint="give the question with -p, or pipe it in")
     if args.stream and not args.json:
         raise UsageError("--stream goes with --json", hint="without it, the answer streams anyway")
+    if args.draft is not None and (args.on is not None or args.no_lookup):
+        raise UsageError(
+            f"--draft and {'--on' if args.on is not None else '--no-lookup'} exclude each other",
+            hint="a draft guesses ahead for a model on this machine" if args.on is not None else None,
+        )
     if args.markdown and args.json:
         raise UsageError("--markdown and --json exclude each other")
     renderer = _renderer(markdown=args.markdown)
@@ -144,6 +150,10 @@ def _opened(args: argparse.Namespace) -> Iterator[Model]:
         with open_bundle(
             args.bundle, threads=args.threads, context_length=args.context, check=not args.no_check
         ) as model:
+            if args.draft is not None:
+                from edge.runtimes.drafting import guess_for
+
+                print(f"edge: {guess_for(model, args.draft, check=not args.no_check)}", file=sys.stderr)
             yield model
         return
     from edge.devices import book, installed

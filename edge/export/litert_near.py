@@ -5,7 +5,7 @@ positions that is 94 MB a token, two thirds of what its 8-bit weights take: a `n
 `decode`, over the same cache and the same weights, answers 1.5 times as fast while 512 positions are
 enough, and a prefill twice.
 
-For each window one more takes several tokens and gives logits after each, `near_512_ahead_4`: `edge.runtimes.lookup`
+For each window one more takes several tokens and gives logits after each, `near_512_ahead_4`: `edge.runtimes.ahead`
 checks its guesses with it. It computes the very numbers that `decode` computes token by token.
 
 Runs beside litert-torch, in the worker's process.

@@ -16,10 +16,11 @@ from edge.bundle import Bundle
 from edge.errors import EdgeError, InputError, UsageError
 from edge.find import load, names
 from edge.runtimes import integrity, noted
+from edge.runtimes.ahead import Ahead, Known, Peeking, Way
 from edge.runtimes.chat_template import ChatTemplate
+from edge.runtimes.draft import Draft, Tried
 from edge.runtimes.embedders import Embedder
 from edge.runtimes.encoders import Encoder
-from edge.runtimes.lookup import Known, Lookup, Peeking
 from edge.runtimes.prompt import encode_chat
 from edge.runtimes.session import ContextFull, Mask, Sampling, Session, StopReason, generate
 from edge.runtimes.sight import Prompt, Sight, feed, image_parts, in_common, place
@@ -103,7 +104,7 @@ class Model:
         known: Known | None = None,
     ) -> None:
         self.folder = folder
-        self._threads = threads
+        self.threads = threads
         self.bundle = bundle
         self.session = session
         self.tokenizer = tokenizer or Tokenizer.load(folder)
@@ -111,15 +112,41 @@ class Model:
         self.sight = Sight(bundle.image, self._encoder)
         self.stats: Stats | None = None
         self.looks_up = True  # where its session can: guesses what comes next, which changes no answer
-        self._lookup: Lookup | None = None
-        if getattr(session, "ways", ()):
-            self._lookup = Lookup(cast(Peeking, session), known=known or Known.of(noted.read(self._ahead())))
+        self._ahead: Ahead | None = None
+        if self.ways:
+            self._ahead = Ahead(self.peeking, known=known or Known.of(noted.read(self._note())))
+        self._guesser: Model | None = None
+        self._tried: Tried | None = None
         self._held: list[int] = []  # what the session's cache holds, as far as we put it there
         self._answer = 0  # which answer may use the session
 
     @property
     def context_length(self) -> int:
         return self.session.context_length
+
+    @property
+    def ways(self) -> Sequence[Way]:
+        """How several tokens can be looked at together now; none where that gives other logits."""
+        return getattr(self.session, "ways", ())
+
+    @property
+    def peeking(self) -> Peeking:
+        """The session, of a model that has `ways`."""
+        return cast(Peeking, self.session)
+
+    @property
+    def known(self) -> Known:
+        """What is known of its ways."""
+        return self._ahead.known if self._ahead else Known()
+
+    def gain_of_drafts(self, tried: Tried) -> float:
+        """What another's guesses would give at best, in single tokens for the time of one."""
+        return self._ahead.gain_of_drafts(tried) if self._ahead else 0.0
+
+    def draft_with(self, guesser: Model, draft: Draft, tried: Tried) -> None:
+        """Have `draft`, which runs `guesser`, guess ahead; `guesser` is closed with this one. See `drafting`."""
+        self._guesser, self._tried = guesser, tried
+        self._ahead = Ahead(self.peeking, known=self.known, draft=draft, tried=tried)
 
     @functools.cached_property
     def embedder(self) -> Embedder | None:
@@ -221,18 +248,18 @@ class Model:
         said: list[int] = []
         reused = 0
         ended: StopReason | Literal["caller"] = "caller"
-        lookup = self._lookup if self.looks_up else None
+        ahead = self._ahead if self.looks_up else None
         stream = self.tokenizer.stream()
         try:
             reused = read = self.keep_first(self.reusable(prompt))
             for read in self._read(prompt, reused, chunk):
                 yield Read(read, len(prompt))
                 self._still(mine)
-            if lookup:
-                lookup.begin(prompt)
+            if ahead:
+                ahead.begin(prompt)
             tokens = generate(
                 self.session, prompt[read:], sampling, stop_ids=self.bundle.stop_ids, mask=mask,
-                feed=lookup.feed if lookup else None,
+                feed=ahead.feed if ahead else None,
             )  # fmt: skip
             while True:
                 try:
@@ -254,17 +281,21 @@ class Model:
                     pictures=len(prompt.pictures),
                     preprocess_ms=self.sight.preprocess_ms,
                     encode_ms=self.sight.encode_ms,
-                    guessed_tokens=lookup.guessed if lookup else 0,
-                    accepted_tokens=lookup.accepted if lookup else 0,
+                    guessed_tokens=ahead.guessed if ahead else 0,
+                    accepted_tokens=ahead.accepted if ahead else 0,
                 )
                 self.sight.preprocess_ms = self.sight.encode_ms = 0.0
-                if lookup and lookup.known.news:
-                    noted.write(self._ahead(), lookup.known.told())
-                    lookup.known.news = False
+                self.note_ways()
 
-    def _ahead(self) -> Path:
+    def note_ways(self) -> None:
+        """Write down what was found out about ways to look ahead."""
+        if self._ahead and self._ahead.known.news:
+            noted.write(self._note(), self._ahead.known.told())
+            self._ahead.known.news = False
+
+    def _note(self) -> Path:
         """Where it is noted which ways to look ahead give what single tokens give."""
-        return noted.path("ahead", self.bundle, threads=self._threads)
+        return noted.path("ahead", self.bundle, threads=self.threads)
 
     def _still(self, mine: int) -> None:
         """Raise `UsageError` when another answer has used the session since."""
@@ -282,14 +313,17 @@ class Model:
             again()
             if again
             else load("edge.runtimes.engines", self.bundle.format).load(
-                self.folder, self.bundle, threads=self._threads, context_length=self.context_length
+                self.folder, self.bundle, threads=self.threads, context_length=self.context_length
             )
         )
         made = Model(
-            self.folder, self.bundle, session, threads=self._threads, tokenizer=self.tokenizer,
-            known=self._lookup.known if self._lookup else None,
+            self.folder, self.bundle, session, threads=self.threads, tokenizer=self.tokenizer,
+            known=self._ahead.known if self._ahead else None,
         )  # fmt: skip
         made.template, made.sight, made.looks_up = self.template, self.sight, self.looks_up
+        if self._guesser and self._tried:
+            guesser = self._guesser.another()
+            made.draft_with(guesser, Draft.between(guesser.session, guesser.tokenizer, self.tokenizer), self._tried)
         return made
 
     def reusable(self, prompt: Sequence[int]) -> int:
@@ -300,6 +334,8 @@ class Model:
 
     def close(self) -> None:
         """Free the session and the encoder; a second call does nothing."""
+        if self._guesser:
+            self._guesser.close()
         self.sight.close()
         self.session.close()
 
@@ -316,7 +352,7 @@ class Model:
         if "vision" not in self.bundle.parts:
             raise UsageError(f"{self.bundle.name} has no vision encoder: it takes text alone")
         found: Encoder = load("edge.runtimes.encoders", self.bundle.format).load(
-            self.folder, self.bundle, self.session, threads=self._threads
+            self.folder, self.bundle, self.session, threads=self.threads
         )
         return found
 

@@ -182,7 +182,7 @@ def generate(
     The stop id itself is not yielded. The last token yielded is not yet in the cache.
     `mask` gets the logits and the ids generated so far, and returns changed logits, or the token
     that it has drawn itself. `feed` takes the place of `session.feed` for single tokens
-    (`edge.runtimes.lookup`). The generator's return value says which of the three ends it was.
+    (`edge.runtimes.ahead`). The generator's return value says which of the three ends it was.
     Raises `ContextFull` when the prompt itself does not fit, before anything is fed.
 
     >>> from edge.runtimes.engines import echo

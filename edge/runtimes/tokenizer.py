@@ -62,6 +62,10 @@ class Tokenizer:
         added = self._inner.get_added_tokens_decoder()
         return frozenset(i for i, token in added.items() if token.special)
 
+    def vocabulary(self) -> dict[str, int]:
+        """The id of every token, by how the tokenizer spells it."""
+        return dict(self._inner.get_vocab(with_added_tokens=True))
+
     def to_json(self) -> str:
         """The whole of it as `tokenizer.json`, for programs that build their own from it."""
         return str(self._inner.to_str())

@@ -7,6 +7,7 @@ pictures keep neither the connections nor the model waiting.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from edge.errors import EdgeError, UsageError
 from edge.find import names
 from edge.runtimes import wishes
 from edge.runtimes.chat_template import ChatTemplate
+from edge.runtimes.drafting import guess_for
 from edge.runtimes.model import Model, open_bundle, prompt_for
 from edge.runtimes.session import ContextFull, Mask, Sampling
 from edge.runtimes.sight import Prompt, Sight
@@ -179,12 +181,14 @@ class House:
         check: bool = True,
         max_tokens: int = 1024,
         looks_up: bool = True,
+        draft: Path | None = None,
         shelf_bytes: int = 0,
         keep_in: Path | None = None,
     ) -> None:
         """Open every bundle, `parallel` caches each, and for each `shelf_bytes` for conversations that lost theirs.
 
-        Those are taken from the folder `keep_in`, and written there by `close`.
+        The bundle `draft` guesses ahead for them, where that pays. Conversations are taken from the folder `keep_in`,
+        and written there by `close`.
 
         Raises as `open_bundle`, and closes what was opened.
         """
@@ -195,6 +199,8 @@ class House:
             models = [first]
             try:
                 name = _name(first, names)
+                if draft is not None:
+                    logging.getLogger(__name__).warning(guess_for(first, draft, check=check))
                 while len(models) < parallel:
                     models.append(first.another())
             except BaseException:

@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", type=int, metavar="N", help="default: what is fastest here, tried once")
     group.add_argument("--no-check", action="store_true", help="do not compare the files with the manifest")
     group.add_argument("--no-lookup", action="store_true", help="guess nothing ahead; answers are the same either way")
+    group.add_argument("--draft", metavar="BUNDLE", type=Path, help="a smaller model that guesses ahead, where it pays")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -63,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     for name, low, high in (("parallel", 1, _MOST_PARALLEL), ("queue", 0, 10_000), ("max_tokens", 1, 1 << 20)):
         if not low <= getattr(args, name) <= high:
             raise UsageError(f"--{name.replace('_', '-')} must be from {low} to {high}")
+    if args.draft is not None and (args.no_lookup or len(args.bundles) > 1):
+        raise UsageError("--draft guesses ahead for one bundle" + (", and --no-lookup for none" * args.no_lookup))
     if args.keep_mb is not None and not 0 <= args.keep_mb <= 1 << 20:
         raise UsageError("--keep-mb must be from 0 to 1048576")
     if args.keep_in is not None:
@@ -96,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         house.open(
             args.bundles, parallel=args.parallel, threads=args.threads, context_length=args.context,
             check=not args.no_check, max_tokens=args.max_tokens, looks_up=not args.no_lookup,
-            shelf_bytes=_shelf_bytes(args) // len(args.bundles), keep_in=args.keep_in,
+            draft=args.draft, shelf_bytes=_shelf_bytes(args) // len(args.bundles), keep_in=args.keep_in,
         )  # fmt: skip
         guarded = guard.Guard(
             app.application(house, metrics), loopback=loopback, token=token,

@@ -11,7 +11,7 @@ import edge
 from edge.export.formats import tflite
 from edge.export.source import open_source
 from edge.readers.tflite import read
-from edge.runtimes import litert, lookup
+from edge.runtimes import ahead, litert
 from edge.runtimes.engines.tflite import TfliteSession
 from edge.runtimes.model import open_bundle
 from edge.runtimes.session import Sampling
@@ -107,7 +107,7 @@ def test_weights_that_are_unpacked_for_every_graph_have_no_near_ones(tmp_path, m
     assert {"decode", "prefill_16"} <= set(made)
     assert any(litert.near_of(key) for key in made) is near
     assert any(litert.is_ahead(key) for key in made) is near
-    monkeypatch.setattr(lookup, "_SHARE", 1.0)  # answers are short here
+    monkeypatch.setattr(ahead, "_SHARE", 1.0)  # answers are short here
     with open_bundle(folder) as model:
         assert np.isfinite(model.session.feed(PROMPT)).all()
         if near:

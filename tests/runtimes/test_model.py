@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from edge import bundle as bundles
 from edge.errors import InputError, UsageError
-from edge.runtimes import integrity, lookup
+from edge.runtimes import ahead, integrity
+from edge.runtimes.ahead import Way
 from edge.runtimes.chat_template import ChatTemplate
 from edge.runtimes.engines.echo import EchoSession
-from edge.runtimes.lookup import Way
 from edge.runtimes.model import Model, open_bundle
 from edge.runtimes.prompt import encode_chat, special_tokens
 from edge.runtimes.session import ContextFull, Sampling
@@ -77,7 +77,7 @@ class Peeking(EchoSession):
 def test_guesses_are_counted_and_can_be_left_out(folder, looks_up, tmp_path, monkeypatch):
     monkeypatch.setenv("EDGE_CACHE", str(tmp_path))
     # Whatever is done takes one second, so that looking ahead pays.
-    monkeypatch.setattr(lookup, "time", SimpleNamespace(perf_counter=itertools.count().__next__))
+    monkeypatch.setattr(ahead, "time", SimpleNamespace(perf_counter=itertools.count().__next__))
     words = "again and again and once more " * 6
     with open_bundle(folder) as plain:
         wanted = [p.token_id for p in plain.generate(words)]

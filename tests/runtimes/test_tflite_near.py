@@ -9,8 +9,8 @@ import pytest
 
 from edge.errors import InputError, UsageError
 from edge.runtimes import litert
+from edge.runtimes.ahead import Way
 from edge.runtimes.engines import tflite
-from edge.runtimes.lookup import Way
 from edge.runtimes.session import ContextFull
 
 VOCABULARY, CACHE = 5, 32

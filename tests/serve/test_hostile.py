@@ -639,6 +639,8 @@ def test_on_a_device_no_error_of_the_system_is_a_traceback(tiny, monkeypatch, ca
         (["--queue", "-1"], "--queue must be from 0 to 10000", 2),
         (["--port", "70000"], "--port must be from 0 to 65535", 2),
         (["--grace", "-1"], "--grace must be from 0 to 3600", 2),
+        (["--draft", "d", "--no-lookup"], "--draft guesses ahead for one bundle, and --no-lookup for none", 2),
+        (["--draft", "/no/such"], "/no/such is not a bundle", 2),
         (["--host", "no such host"], "is no address of this machine", 2),
         (["--token-file", os.devnull], "holds no token", 1),
     ],

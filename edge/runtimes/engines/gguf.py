@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from edge.bundle import Bundle
 from edge.errors import EdgeError, InputError, UsageError, require
+from edge.runtimes.ahead import Way
 from edge.runtimes.cores import physical_cores
-from edge.runtimes.lookup import Way
 from edge.runtimes.session import ContextFull
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class GgufSession:
         return () if self._grids else tuple(way for way in self._ways if way.size <= left)
 
     def peek(self, tokens: Sequence[int]) -> np.ndarray:
-        """Logits `(n, vocab)` after each of the tokens, none of which is held yet: see `edge.runtimes.lookup`."""
+        """Logits `(n, vocab)` after each of the tokens, none of which is held yet: see `edge.runtimes.ahead`."""
         n = len(tokens)
         ids = self._check(tokens)
         if n not in [way.size for way in self.ways]:

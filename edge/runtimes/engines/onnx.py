@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 from edge.bundle import Bundle
 from edge.errors import EdgeError, InputError, UsageError, require
 from edge.readers import onnx as reader
+from edge.runtimes.ahead import Way
 from edge.runtimes.cores import physical_cores
-from edge.runtimes.lookup import Way
 from edge.runtimes.onnx_growing import GrowingSession
 from edge.runtimes.session import ContextFull
 
@@ -98,7 +98,7 @@ class OnnxSession:
         return tuple(way for way in _WAYS if way.size <= left) if self._alike else ()
 
     def peek(self, tokens: Sequence[int]) -> np.ndarray:
-        """Logits `(n, vocab)` after each of the tokens, none of which is held yet: see `edge.runtimes.lookup`."""
+        """Logits `(n, vocab)` after each of the tokens, none of which is held yet: see `edge.runtimes.ahead`."""
         import numpy as np
 
         self._check(tokens)

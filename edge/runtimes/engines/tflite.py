@@ -17,8 +17,8 @@ from edge.bundle import Bundle
 from edge.errors import InputError, UsageError, require
 from edge.readers import tflite as reader
 from edge.runtimes import litert
+from edge.runtimes.ahead import Way
 from edge.runtimes.cores import physical_cores
-from edge.runtimes.lookup import Way
 from edge.runtimes.session import ContextFull
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class TfliteSession:
         return (Way(size, graph.key),) if size > 1 else ()
 
     def peek(self, tokens: Sequence[int]) -> np.ndarray:
-        """Logits `(n, vocab)` after each of the tokens, none of which is held yet: see `edge.runtimes.lookup`."""
+        """Logits `(n, vocab)` after each of the tokens, none of which is held yet: see `edge.runtimes.ahead`."""
         self._check(tokens)
         graph = self._peeking()
         most = max((way.size for way in self.ways), default=0)

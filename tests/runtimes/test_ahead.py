@@ -1,4 +1,4 @@
-"""Guesses by prompt lookup: they change no answer, and stop where they do not pay."""
+"""Guesses ahead: they change no answer, and stop where they do not pay."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from edge.runtimes import lookup
-from edge.runtimes.lookup import Known, Lookup, Way
+from edge.runtimes import ahead as module
+from edge.runtimes.ahead import Ahead, Known, Way
 from edge.runtimes.session import Sampling, generate
 
 VOCABULARY, CONTEXT = 40, 400
@@ -22,7 +22,7 @@ class Clock:
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
     """Time passes when a session computes, and as much as it says."""
-    monkeypatch.setattr(lookup, "time", SimpleNamespace(perf_counter=lambda: Clock.now))
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: Clock.now))
 
 
 class Fake:
@@ -76,7 +76,7 @@ class Fake:
 
 
 def answer(session, prompt, sampling, *, looks, stop_ids=(), mask=None, known=None):
-    ahead = Lookup(session, known=known)
+    ahead = Ahead(session, known=known)
     ahead.begin(prompt)
     made = generate(session, prompt, sampling, stop_ids=stop_ids, mask=mask, feed=ahead.feed if looks else None)
     found = []
@@ -141,7 +141,7 @@ def test_as_many_tokens_are_looked_at_as_pay():
 
 @pytest.mark.parametrize("rounding", [(8,), (2, 4, 8)])
 def test_a_way_that_rounds_otherwise_is_tried_and_not_used(rounding, monkeypatch):
-    monkeypatch.setattr(lookup, "_SHARE", 0.2)  # one answer is short
+    monkeypatch.setattr(module, "_SHARE", 0.2)  # one answer is short
     prompt = [*range(1, 39), 1, 2, 3]
     plain, session = Fake(), Fake(rounding=rounding, cost=lambda n: 1 + 0.05 * n)
     wanted = answer(plain, prompt, Sampling(max_tokens=300), looks=False)
@@ -156,7 +156,7 @@ def test_a_way_that_rounds_otherwise_is_tried_and_not_used(rounding, monkeypatch
 
 def test_trying_takes_a_small_share_of_the_time_and_no_way_is_used_before():
     session, known, began = Fake(wild=0.3), Known(), Clock.now
-    ahead = Lookup(session, known=known)
+    ahead = Ahead(session, known=known)
     prompt = [*range(1, 12)] * 3
     ahead.begin(prompt)
     session.held = list(prompt)
@@ -195,7 +195,7 @@ def test_what_cannot_be_read_is_found_out_again(told):
 def test_guesses_that_seldom_come_true_are_not_made_for_long():
     # Words that were tossed: any eight of them stood there before, and what followed then says nothing.
     session, made, began = Fake(cost=lambda n: 3.0), random.Random(5), Clock.now
-    ahead = Lookup(session, known=Known.of(TRUSTED))
+    ahead = Ahead(session, known=Known.of(TRUSTED))
     ahead.begin([])
     for _ in range(5):
         session.held = []
@@ -209,7 +209,7 @@ def test_nothing_is_guessed_where_several_tokens_cost_more_than_they_save():
     prompt = [*range(1, 39), 1, 2, 3]
     session = Fake(cost=lambda n: 9.0)
     answer(session, prompt, Sampling(max_tokens=200), looks=True, known=Known.of(TRUSTED))
-    assert all(session.peeked.count(n) <= lookup._COST_COUNTS + 1 for n in (2, 4, 8))
+    assert all(session.peeked.count(n) <= module._COST_COUNTS + 1 for n in (2, 4, 8))
 
 
 def test_a_session_that_takes_nothing_ahead_is_fed_single_tokens():
