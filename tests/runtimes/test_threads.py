@@ -100,9 +100,9 @@ def test_it_is_tried_once_and_remembered_for_whoever_opens_the_bundle(bundle, mo
     assert tried == [4, 2, 4]
     assert threads.default(bundles.read(bundle)) == 2
     with open_bundle(bundle) as model:
-        assert model._threads == 2
+        assert model.threads == 2
     with open_bundle(bundle, threads=3) as model:
-        assert model._threads == 3
+        assert model.threads == 3
 
 
 def test_a_damaged_or_foreign_note_is_no_note(bundle, monkeypatch):
