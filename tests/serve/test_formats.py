@@ -85,6 +85,23 @@ def test_two_at_once_hear_the_same_as_one(format_server):
         assert others[1].result().choices[0].message.content == format_server.expected
 
 
+def test_a_smaller_model_guesses_for_every_seat_and_changes_no_answer(folders, monkeypatch):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from edge.runtimes import ahead, drafting
+
+    for module in (ahead, drafting):
+        monkeypatch.setattr(module, "MARGIN", 0.0)  # also where it does not pay
+    folder = folders("smollm2", "tflite")
+    with open_bundle(folder) as model:
+        model.looks_up = False
+        expected = "".join(p.text for p in model.generate(QUESTION, Sampling(max_tokens=LONGEST)))
+    with serving(folder, parallel=2, draft=folders("smollm2", "gguf")) as running:
+        with ThreadPoolExecutor(2) as pool:
+            found = list(pool.map(lambda _: asked(running).choices[0].message.content, range(4)))
+        assert found == [expected] * 4
+
+
 def test_an_answer_has_the_form_that_was_asked_for(format_server):
     schema = {
         "type": "object", "properties": {"city": {"type": "string", "maxLength": 20}, "capital": {"type": "boolean"}},
