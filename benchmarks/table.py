@@ -88,7 +88,7 @@ def records() -> dict[str, dict[str, Any]]:
 
 
 def _plain(quantity: str, value: float) -> str:
-    if quantity.endswith("_tokens_per_s"):
+    if quantity.endswith("tokens_per_s"):
         return f"{value:.1f} tok/s"
     if quantity.endswith("_bytes"):
         return f"{value / 1e6:.0f} MB"

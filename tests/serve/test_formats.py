@@ -90,8 +90,8 @@ def test_a_smaller_model_guesses_for_every_seat_and_changes_no_answer(folders, m
 
     from edge.runtimes import ahead, drafting
 
-    for module in (ahead, drafting):
-        monkeypatch.setattr(module, "MARGIN", 0.0)  # also where it does not pay
+    monkeypatch.setattr(drafting, "PAYS", 0.0)  # also where it does not
+    monkeypatch.setattr(ahead, "MARGIN", 0.0)
     folder = folders("smollm2", "tflite")
     with open_bundle(folder) as model:
         model.looks_up = False
