@@ -15,7 +15,7 @@ from edge.runtimes import noted
 from edge.runtimes.draft import Draft, Tried, trial
 from edge.runtimes.model import Model, open_bundle
 
-# Tokens in the time of one that a trial must promise. It takes some seconds of a machine that does other things as well:
+# Tokens in the time of one that a trial must promise. It takes some seconds, of a machine that does other things too:
 # the same two bundles were promised 0.70, 0.90, 1.07 and 1.13.
 PAYS = 1.15
 _ASKED = (
