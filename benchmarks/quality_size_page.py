@@ -132,7 +132,7 @@ def _plot(group: Sequence[Mapping[str, Any]], title: str) -> str:
             for r, (x, y) in zip(group, at, strict=True)
         ],
         Axis("megabytes of the bundle", *about([x for x, _ in at])),
-        Axis("mean KLD in nats, power of ten", *about([y for _, y in at])),
+        Axis("mean KLD in nats", *about([y for _, y in at]), powers=True),
         f"size against divergence, {title}",
     )
     return (

@@ -65,11 +65,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Axis:
-    """`low` and `high` in data; `name` with its unit."""
+    """`low` and `high` in data; `name` with its unit. With `powers`, data are logarithms of it, of base ten."""
 
     name: str
     low: float
     high: float
+    powers: bool = False
 
 
 def wide_and_narrow(plot: Callable[..., Markup], *args: Any, **more: Any) -> Markup:
@@ -116,7 +117,7 @@ def points(
     if ceiling is not None:
         inside = [place(v, ceiling(v)) for v in _steps(x.low, x.high, 160) if v > 0 and ceiling(v) <= y.high]
         if inside:
-            note = min(inside[0][0] + 14, shape.width - _LETTER * len(ceiling_name)), inside[0][1] + 8
+            note = min(inside[0][0] + 14, shape.width - _LETTER * len(ceiling_name)), inside[0][1] - 2
             out += [_path(_joined(inside), "ceiling"), _text(*note, ceiling_name, "note")]
     if len(frontier) > 1:
         out.append(_path(_joined([place(*p) for p in frontier]), "frontier"))
@@ -213,6 +214,23 @@ def ticks(low: float, high: float, n: int = 6) -> list[float]:
     return [round(float(i * step), 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
+def ticks_of_powers(low: float, high: float, n: int = 8) -> list[float]:
+    """Round numbers, at most `n` of them and fewer if need be, whose logarithms lie between two bounds.
+
+    >>> ticks_of_powers(-2, 0)
+    [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
+    >>> ticks_of_powers(-6.1, -1.9)
+    [1e-06, 1e-05, 0.0001, 0.001, 0.01]
+    """
+    found = []
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        found = [step * 10.0**k for k in range(math.floor(low), math.ceil(high) + 1) for step in steps]
+        found = [float(f"{value:.0e}") for value in found if low <= math.log10(value) <= high]
+        if len(found) <= n:
+            break
+    return found
+
+
 class _Place:
     """Data to pixels; y grows upwards in data and downwards in pixels."""
 
@@ -230,15 +248,15 @@ class _Place:
 def _frame(x: Axis, y: Axis, place: _Place) -> list[Markup]:
     out = []
     shape = place.shape
-    for value in ticks(y.low, y.high):
+    for value, number in _numbers(y):
         left, at = place(x.low, value)
         right, _ = place(x.high, value)
         out.append(_straight(left, at, right, at, "grid"))
-        out.append(_text(left - 8, at + 4, _number(value), "tick", "end"))
-    for value in ticks(x.low, x.high, shape.ticks):
+        out.append(_text(left - 8, at + 4, number, "tick", "end"))
+    for value, number in _numbers(x, shape.ticks):
         at, bottom = place(value, y.low)
         out.append(_straight(at, bottom, at, bottom + 4, "grid"))
-        out.append(_text(at, bottom + 18, _number(value), "tick", "middle"))
+        out.append(_text(at, bottom + 18, number, "tick", "middle"))
     middle = (shape.left + shape.width - place.right) / 2
     # On a phone a long name takes all of the width.
     long = _LETTER * len(x.name) > 2 * min(middle, shape.width - middle)
@@ -249,6 +267,13 @@ def _frame(x: Axis, y: Axis, place: _Place) -> list[Markup]:
         )
     )
     return out
+
+
+def _numbers(axis: Axis, n: int = 6) -> list[tuple[float, str]]:
+    """Where numbers stand at an axis, and which."""
+    if axis.powers:
+        return [(math.log10(value), f"{value:g}") for value in ticks_of_powers(axis.low, axis.high)]
+    return [(value, _number(value)) for value in ticks(axis.low, axis.high, n)]
 
 
 def _labels_at_the_right(ends: Sequence[tuple[float, str, str]], shape: Shape) -> list[Markup]:
