@@ -71,4 +71,6 @@ def guess_for(model: Model, folder: str | Path, *, check: bool = True) -> str:
 
 def _says(name: str, gain: float) -> str:
     given = f"{gain:.2f} tokens in the time of one, as tried on this machine"
-    return f"{name} guesses ahead: {given}" if gain >= PAYS else f"{name} is not used: its guesses give {given}"
+    if gain >= PAYS:
+        return f"{name} guesses ahead: {given}"
+    return f"{name} is not used: its guesses would give {given}, and should give {PAYS}"

@@ -105,7 +105,7 @@ def test_what_does_not_pay_is_closed_and_not_opened_again(model, folders, second
     close = Model.close
     monkeypatch.setattr(Model, "close", lambda self: closed.append(self.bundle.name) or close(self))
     words = guess_for(model, folders[1])
-    assert words.startswith("small is not used: its guesses give 0.")
+    assert words.startswith("small is not used: its guesses would give 0.")
     assert closed == ["small"]
     monkeypatch.setattr(drafting, "open_bundle", lambda *_, **__: pytest.fail("it was tried before"))
     assert guess_for(model, folders[1]) == words
