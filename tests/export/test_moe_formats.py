@@ -59,7 +59,7 @@ def test_exchanged_experts_do_not_pass(tiny_moe, tmp_path, form, monkeypatch):
     from dataclasses import replace
 
     from edge.errors import EdgeError
-    from edge.export import pipeline as steps
+    from edge.export import stages
     from edge.export.sources.folder import open_folder
 
     checkpoint = tiny_moe("mixtral")
@@ -67,9 +67,9 @@ def test_exchanged_experts_do_not_pass(tiny_moe, tmp_path, form, monkeypatch):
     _exchange(checkpoint, other)
     wrong = open_folder(other)
     # What is exported has two experts exchanged; what it is compared with has not.
-    verify = steps._verify
+    judged = stages.judged
     monkeypatch.setattr(
-        steps, "_verify", lambda f, d, a, order, p: verify(f, d, a, replace(order, checkpoint=checkpoint), p)
+        stages, "judged", lambda f, d, a, order, p: judged(f, d, a, replace(order, checkpoint=checkpoint), p)
     )
     with pytest.raises(EdgeError, match="does not behave like its source"):
         pipeline.export(wrong.folder, tmp_path, formats=[form], quantization="32bit", context_length=256)
