@@ -43,8 +43,8 @@ the two without types of `smollm2` and of the mixture.
 AutoRound 0.16.1 tuned for the 50 iterations of its recipe "light", over the same calibration text (16 samples of 512
 tokens): its scales, zero points and steps were put into the plain bundle's graph, whose head it leaves alone. Not
 measured: its default of 200 iterations, GPTQ of onnxruntime's and of ai-edge-quantizer's own, and llama.cpp's `q4_1`,
-which the grid would flatter as it does the plan. ai-edge-quantizer's MSE has no blocks of 32. Where a page has fewer
-points than another, those were not run.
+which the grid would flatter as it does the plan. ai-edge-quantizer's MSE has no blocks of 32. The mixture in ONNX
+was not run with int4-gptq-32, and AutoRound only with `smollm2`.
 """
 
 
