@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import EdgeError, UsageError
-from edge.runtimes.session import Session
+from edge.runtimes.session import Session, keep_first
 from edge.runtimes.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -90,13 +90,7 @@ class Draft:
 
     def _keep(self) -> int:
         """Cut the cache down to what is the conversation's, short of its last token; how much that is."""
-        keep = min(self._same, len(self._ids) - 1)
-        if keep < self.session.position:
-            try:
-                self.session.rewind(keep)
-            except EdgeError:  # a recurrent memory can only be emptied
-                keep = 0
-                self.session.rewind(0)
+        keep = keep_first(self.session, min(self._same, len(self._ids) - 1))
         del self._held[keep:]
         return keep
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 
 from edge import bundle as bundles
 from edge.bundle import Bundle
-from edge.errors import EdgeError, InputError, UsageError
+from edge.errors import InputError, UsageError
 from edge.find import load, names
 from edge.runtimes import integrity, noted
 from edge.runtimes.ahead import Ahead, Known, Peeking, Way
@@ -22,7 +22,7 @@ from edge.runtimes.draft import Draft, Tried
 from edge.runtimes.embedders import Embedder
 from edge.runtimes.encoders import Encoder
 from edge.runtimes.prompt import encode_chat
-from edge.runtimes.session import ContextFull, Mask, Sampling, Session, StopReason, generate
+from edge.runtimes.session import ContextFull, Mask, Sampling, Session, StopReason, generate, keep_first
 from edge.runtimes.sight import Prompt, Sight, feed, image_parts, in_common, place
 from edge.runtimes.threads import remembered
 from edge.runtimes.tokenizer import Tokenizer
@@ -163,16 +163,7 @@ class Model:
 
     def keep_first(self, n_tokens: int) -> int:
         """Keep the first `n_tokens` of the cache, or nothing where it can only be emptied; how many are kept."""
-        if n_tokens < self.session.position:
-            try:
-                self.session.rewind(n_tokens)
-            except EdgeError:
-                # Some memories (recurrent layers) can only be emptied.
-                if n_tokens == 0:
-                    raise
-                self.session.rewind(0)
-                return 0
-        return n_tokens
+        return keep_first(self.session, n_tokens)
 
     def hold(self, held: Sequence[int]) -> None:
         """Say what somebody else put into the session's cache."""

@@ -51,6 +51,20 @@ class Session(Protocol):
         ...
 
 
+def keep_first(session: Session, n_tokens: int) -> int:
+    """Keep the first `n_tokens` of the cache, or nothing where it can only be emptied; how many are kept."""
+    if n_tokens < session.position:
+        try:
+            session.rewind(n_tokens)
+        except EdgeError:
+            # Some memories (recurrent layers) can only be emptied.
+            if n_tokens == 0:
+                raise
+            session.rewind(0)
+            return 0
+    return n_tokens
+
+
 class ContextFull(EdgeError):
     """More tokens than the context holds; the session is as it was before the call."""
 

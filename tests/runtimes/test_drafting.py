@@ -10,38 +10,13 @@ import edge
 from edge import bundle as bundles
 from edge.errors import UsageError
 from edge.runtimes import ahead, draft, drafting
-from edge.runtimes.ahead import Way
 from edge.runtimes.draft import Draft, Tried
 from edge.runtimes.drafting import guess_for
-from edge.runtimes.engines.echo import EchoSession
 from edge.runtimes.model import Model, open_bundle
 from edge.runtimes.session import Sampling
 from tests import parity
+from tests.peeking import Peeking
 from tests.tiny_bundle import STOP, tiny_bundle
-
-
-class Peeking(EchoSession):
-    """Knows what it would say after several tokens."""
-
-    ways = (Way(4, "four"),)
-
-    def peek(self, tokens):
-        rows = [self.feed([token]) for token in tokens]
-        self.rewind(self.position - len(tokens))
-        self.waiting = list(tokens)
-        return ahead_of(rows)
-
-    def take(self):
-        self._append([self.waiting.pop(0)])
-
-    def another(self):
-        return Peeking(self.vocab_size, self.context_length, self.stop_id)
-
-
-def ahead_of(rows):
-    import numpy as np
-
-    return np.stack(rows)
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from edge import bundle as bundles
 from edge.errors import InputError, UsageError
 from edge.runtimes import ahead, integrity
-from edge.runtimes.ahead import Way
 from edge.runtimes.chat_template import ChatTemplate
 from edge.runtimes.engines.echo import EchoSession
 from edge.runtimes.model import Model, open_bundle
 from edge.runtimes.prompt import encode_chat, special_tokens
 from edge.runtimes.session import ContextFull, Sampling
 from edge.runtimes.tokenizer import Tokenizer
+from tests.peeking import Peeking
 from tests.tiny_bundle import SPECIAL, STOP, TEMPLATE, tiny_bundle
 
 
@@ -56,21 +56,6 @@ def test_a_question_is_answered_and_measured(folder):
     between_s = (pieces[-1].time_ns - pieces[0].time_ns) / 1e9
     assert stats.tokens_per_second == pytest.approx((len(ids) - 1) / between_s)
     assert 0 < stats.ttft_ms <= stats.total_ms
-
-
-class Peeking(EchoSession):
-    """Knows what it would say after several tokens."""
-
-    ways = (Way(4, "four"),)
-
-    def peek(self, tokens):
-        rows = [self.feed([token]) for token in tokens]
-        self.rewind(self.position - len(tokens))
-        self.waiting = list(tokens)
-        return rows
-
-    def take(self):
-        self._append([self.waiting.pop(0)])
 
 
 @pytest.mark.parametrize("looks_up", [True, False])
